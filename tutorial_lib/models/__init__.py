@@ -1,0 +1,63 @@
+"""Classifiers of the course, by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from torch import nn
+
+from tutorial_lib.models.base import Classifier, Normalize
+from tutorial_lib.models.densenet import densenet_backbone
+from tutorial_lib.models.lenet import FEATURE_WIDTH as LENET_WIDTH
+from tutorial_lib.models.lenet import lenet_backbone
+from tutorial_lib.models.resnet import cifar_resnet_backbone, resnet_backbone
+
+__all__ = ["NETWORKS", "Classifier", "Normalize", "build"]
+
+NETWORKS = ("lenet", "resnet20", "resnet56", "resnet110", "resnet18", "densenet_bc_100_12")
+
+
+def build(
+    name: str,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Classifier:
+    """A new classifier with random weights (from torch's global random state).
+
+    Args:
+        name: one of `NETWORKS`.
+        num_classes: K.
+        image_shape: (C, H, W) of the images.
+        mean, std: normalisation, C numbers each in the units of [0, 1] images; 0.5 and 0.25 when left out.
+
+    Returns:
+        `Classifier`: images (N, C, H, W) in [0, 1] to logits (N, K).
+
+    Raises:
+        ValueError: unknown name, or a shape the network cannot take.
+
+    >>> import torch
+    >>> build("lenet", 10, (1, 8, 8)).features(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 84])
+    """
+    channels, height, width = image_shape
+    normalize = Normalize([0.5] * channels if mean is None else mean, [0.25] * channels if std is None else std)
+    if normalize.mean.numel() != channels:
+        raise ValueError(f"images have {channels} channels, mean and std have {normalize.mean.numel()}")
+    backbone: nn.Module
+    if name == "lenet":
+        backbone, feature_width = lenet_backbone(channels, height, width), LENET_WIDTH
+    elif name in ("resnet20", "resnet56", "resnet110"):
+        backbone, feature_width = cifar_resnet_backbone(channels, int(name.removeprefix("resnet"))), 64
+    elif name == "resnet18":
+        backbone, feature_width = resnet_backbone(channels, (64, 128, 256, 512), (2, 2, 2, 2)), 512
+    elif name == "densenet_bc_100_12":
+        backbone, feature_width = densenet_backbone(channels, depth=100, growth=12)
+    else:
+        close = difflib.get_close_matches(name, NETWORKS, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"unknown network {name!r}; there are {', '.join(NETWORKS)}.{hint}")
+    return Classifier(normalize, backbone, feature_width, num_classes)
