@@ -1,0 +1,1 @@
+"""Experiments behind the published tables, and the rows in which their results are kept."""
