@@ -1,0 +1,11 @@
+"""What can go wrong with a data set on disk."""
+
+from __future__ import annotations
+
+
+class DataUnavailable(FileNotFoundError):
+    """A data set is not on this machine; the message says what is missing, where it was looked for and how to get it."""
+
+
+class DataDamaged(RuntimeError):
+    """A file is there but is not what was published; the message names it and says what to do."""
