@@ -15,13 +15,12 @@ from sklearn.datasets import load_digits, load_sample_image
 from torch.nn.functional import avg_pool2d
 
 from tutorial_lib.data.images import ImageSet
+from tutorial_lib.data.resize import LUMA
 
 __all__ = ["digits", "photographs"]
 
 PHOTOGRAPHS = ("china", "flower")
 
-#: Rec. 601 weights of red, green and blue in luma, as Pillow's ``convert("L")`` uses them.
-LUMA = (0.299, 0.587, 0.114)
 
 
 def digits() -> ImageSet:
