@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn import metrics as sklearn_metrics
 
 __all__ = [
     "Comparison",
@@ -57,8 +56,8 @@ def auroc(scores_in: Scores, scores_out: Scores) -> float:
     >>> auroc([0.1, 0.2, 0.3], [0.2, 0.9])
     0.75
     """
-    scores, is_unknown = _pooled(scores_in, scores_out)
-    return float(sklearn_metrics.roc_auc_score(is_unknown, scores))
+    false, true = _counts(*_sides(scores_in, scores_out, "out"))
+    return float(np.diff(false) @ (true[1:] + true[:-1]) / (2 * false[-1] * true[-1]))
 
 
 def aupr(scores_in: Scores, scores_out: Scores, positive: str = "out") -> float:
@@ -76,8 +75,9 @@ def aupr(scores_in: Scores, scores_out: Scores, positive: str = "out") -> float:
     >>> aupr([0.1, 0.4], [0.3, 0.5]), aupr([0.1, 0.4], [0.3, 0.5], positive="in")
     (0.8333333333333333, 0.8333333333333333)
     """
-    scores, is_positive = _oriented(scores_in, scores_out, positive)
-    return float(sklearn_metrics.average_precision_score(is_positive, scores))
+    false, true = _counts(*_sides(scores_in, scores_out, positive))
+    precision = true[1:] / (true[1:] + false[1:])
+    return float(np.diff(true) @ precision / true[-1])
 
 
 def fpr_at_tpr(scores_in: Scores, scores_out: Scores, tpr: float = 0.95, positive: str = "in") -> float:
@@ -98,10 +98,9 @@ def fpr_at_tpr(scores_in: Scores, scores_out: Scores, tpr: float = 0.95, positiv
     """
     if not 0 < tpr <= 1:
         raise ValueError(f"tpr must lie in (0, 1], got {tpr}")
-    scores, is_positive = _oriented(scores_in, scores_out, positive)
-    fprs, tprs, _ = sklearn_metrics.roc_curve(is_positive, scores, drop_intermediate=False)
-    # a rate of exactly 0.95 may come out one rounding below it
-    return float(fprs[np.argmax(tprs >= tpr - 1e-12)])
+    false, true = _counts(*_sides(scores_in, scores_out, positive))
+    enough = true >= tpr * true[-1] - 1e-9  # 0.95 * 20 is not quite 19 in binary
+    return float(false[np.argmax(enough)] / false[-1])
 
 
 def detection_accuracy(scores_in: Scores, scores_out: Scores) -> float:
@@ -113,9 +112,8 @@ def detection_accuracy(scores_in: Scores, scores_out: Scores) -> float:
     >>> detection_accuracy([0.1, 0.2], [0.15, 0.3])
     0.75
     """
-    scores, is_unknown = _pooled(scores_in, scores_out)
-    fpr, tpr, _ = sklearn_metrics.roc_curve(is_unknown, scores, drop_intermediate=False)
-    return float(0.5 * (1 + np.max(tpr - fpr)))
+    false_alarms, caught = roc_curve(scores_in, scores_out)
+    return float(0.5 * (1 + np.max(caught - false_alarms)))
 
 
 def detection_error(scores_in: Scores, scores_out: Scores) -> float:
@@ -136,9 +134,8 @@ def roc_curve(scores_in: Scores, scores_out: Scores) -> tuple[NDArray[np.float64
     >>> roc_curve([0.1, 0.4], [0.3])
     (array([0. , 0.5, 0.5, 1. ]), array([0., 0., 1., 1.]))
     """
-    scores, is_unknown = _pooled(scores_in, scores_out)
-    fpr, tpr, _ = sklearn_metrics.roc_curve(is_unknown, scores, drop_intermediate=False)
-    return fpr, tpr
+    false, true = _counts(*_sides(scores_in, scores_out, "out"))
+    return false / false[-1], true / true[-1]
 
 
 def summary(scores_in: Scores, scores_out: Scores) -> dict[str, float]:
@@ -287,13 +284,28 @@ def _checked_pair(pair: tuple[Scores, Scores], name: str) -> tuple[NDArray[np.fl
     return _checked(pair[0], f"{name}[0]"), _checked(pair[1], f"{name}[1]")
 
 
-def _pooled(scores_in: Scores, scores_out: Scores) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    known, unknown = _checked(scores_in, "scores_in"), _checked(scores_out, "scores_out")
-    return np.concatenate([known, unknown]), np.repeat([0, 1], [len(known), len(unknown)])
-
-
-def _oriented(scores_in: Scores, scores_out: Scores, positive: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _sides(scores_in: Scores, scores_out: Scores, positive: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(negative, positive) scores, larger = more positive."""
     if positive not in ("in", "out"):
         raise ValueError(f"positive must be 'in' or 'out', got {positive!r}")
-    scores, is_unknown = _pooled(scores_in, scores_out)
-    return (scores, is_unknown) if positive == "out" else (-scores, 1 - is_unknown)
+    known, unknown = _checked(scores_in, "scores_in"), _checked(scores_out, "scores_out")
+    return (known, unknown) if positive == "out" else (-unknown, -known)
+
+
+def _counts(
+    negative: NDArray[np.float64], positive: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """False and true positives when all scores down to a threshold are called positive.
+
+    One entry a distinct score, highest first, after a first entry for "none": ties enter together. Everything above is
+    read off these two counts. (scikit-learn gives the same values, some thirty times slower, which a bootstrap
+    feels.)
+    """
+    scores = np.concatenate([negative, positive])
+    order = np.argsort(-scores)
+    is_positive = order >= len(negative)
+    ordered = scores[order]
+    last_of_tie = np.append(ordered[1:] != ordered[:-1], True)
+    true = np.cumsum(is_positive)[last_of_tie]
+    false = np.cumsum(~is_positive)[last_of_tie]
+    return np.append(0.0, false), np.append(0.0, true)
