@@ -130,6 +130,7 @@ MNIST = DataSet(
             ),
             _idx_pair,
             10_000,
+            first=60_000,
         ),
     ),
     how_to_get=_command("mnist"),
@@ -159,6 +160,7 @@ FASHION_MNIST = DataSet(
             ),
             _idx_pair,
             10_000,
+            first=60_000,
         ),
         Part(
             "train",
@@ -227,6 +229,7 @@ CIFAR10 = DataSet(
             (_one("cifar-10-batches-py/test_batch", "40351d587109b95175f43aff81a1287e"),),
             lambda paths: Content(*read_cifar(paths)),
             10_000,
+            first=50_000,
         ),
     ),
     how_to_get=_command("cifar10"),
@@ -241,15 +244,24 @@ def _svhn_subset(paths: list[Path]) -> Content:
     return Content(*read_mat(paths[0]), loadmat(paths[0])["index_in_train"].ravel())
 
 
+def _svhn(paths: list[Path]) -> Content:
+    return Content(*read_mat(paths[0]))
+
+
+def _svhn_parts(folder: str) -> tuple[Part, Part]:
+    return (
+        Part("train", (_one(f"{folder}train_32x32.mat", "e26dedcc434d2e4c54c9b2d4a06d8373"),), _svhn, 73_257),
+        Part("test", (_one(f"{folder}test_32x32.mat", "eb5a983be6a315427106f1b164d9cef3"),), _svhn, 26_032, first=73_257),
+    )
+
+
 SVHN = DataSet(
     "svhn",
     "digits of house numbers, 32x32 RGB",
     tuple("0123456789"),
     (
-        Part("train", (_one("svhn/train_32x32.mat", "e26dedcc434d2e4c54c9b2d4a06d8373"),), lambda p: Content(*read_mat(p[0])), 73_257),
-        Part("test", (_one("svhn/test_32x32.mat", "eb5a983be6a315427106f1b164d9cef3"),), lambda p: Content(*read_mat(p[0])), 26_032),
-        Part("train", (_one("train_32x32.mat", "e26dedcc434d2e4c54c9b2d4a06d8373"),), lambda p: Content(*read_mat(p[0])), 73_257),
-        Part("test", (_one("test_32x32.mat", "eb5a983be6a315427106f1b164d9cef3"),), lambda p: Content(*read_mat(p[0])), 26_032),
+        *_svhn_parts("svhn/"),
+        *_svhn_parts(""),  # torchvision puts them wherever its root is
         Part(
             "train",
             (_one("svhn/train_32x32_subset.mat", "bcf5f8b05294ca9b3d2219f732dda062"),),
@@ -340,28 +352,29 @@ TINY_IMAGENET = DataSet(
 )
 
 
-def _textures_folder(paths: list[Path]) -> Content:
-    """The lists of one or more splits, then the folder of images. Centre squares of 32x32, so that all have one size."""
+def _textures_folder(wanted: tuple[str, ...], paths: list[Path]) -> Content:
+    """Lists of the three splits (partition 1), then the folder of images. Centre squares of 32x32, so that all have one size."""
     *lists, folder = paths
-    names = sorted(name for path in lists for name in path.read_text().split())
-    classes = sorted({name.split("/")[0] for name in names})
+    split_of = {name: path.name for path in lists for name in path.read_text().split()}
+    everything = sorted(split_of)
+    classes = sorted({name.split("/")[0] for name in everything})
+    source = [index for index, name in enumerate(everything) if split_of[name] in wanted]
+    names = [everything[index] for index in source]
     labels = [classes.index(name.split("/")[0]) for name in names]
     images = read_image_files([folder / name for name in names], labels, prepare=partial(centre_square, size=32))
-    return Content(*images, class_names=tuple(classes))
+    return Content(*images, source=np.array(source), class_names=tuple(classes))
 
 
-def _textures_part(split: str, lists: tuple[str, ...], count: int) -> Part:
-    files = tuple(DataFile(f"dtd/dtd/labels/{name}1.txt") for name in lists)
-    return Part(split, (*files, DataFile("dtd/dtd/images")), _textures_folder, count)
-
+_TEXTURES_LISTS = ("train1.txt", "val1.txt", "test1.txt")
+_TEXTURES_FILES = (*(DataFile(f"dtd/dtd/labels/{name}") for name in _TEXTURES_LISTS), DataFile("dtd/dtd/images"))
 
 TEXTURES = DataSet(
     "textures",
     "textures in the wild (DTD), centre squares, 32x32 RGB",
     (),
     (
-        _textures_part("test", ("test",), 1_880),
-        _textures_part("all", ("train", "val", "test"), 5_640),
+        Part("test", _TEXTURES_FILES, partial(_textures_folder, ("test1.txt",)), 1_880),
+        Part("all", _TEXTURES_FILES, partial(_textures_folder, _TEXTURES_LISTS), 5_640),
         Part(
             "all",
             (_one("subsets/dtd10_1200_32.npz", "0d50fbff8343079dd31b6c20cfd0c100"),),
@@ -393,8 +406,8 @@ PNEUMONIA_MNIST = DataSet(
     ("normal", "pneumonia"),
     (
         Part("train", (_PNEUMONIA_FULL,), partial(_pneumonia, "train"), 4_708),
-        Part("validation", (_PNEUMONIA_FULL,), partial(_pneumonia, "val"), 524),
-        Part("test", (_PNEUMONIA_FULL,), partial(_pneumonia, "test"), 624),
+        Part("validation", (_PNEUMONIA_FULL,), partial(_pneumonia, "val"), 524, first=4_708),
+        Part("test", (_PNEUMONIA_FULL,), partial(_pneumonia, "test"), 624, first=5_232),
         Part(
             "train",
             (_PNEUMONIA_SUBSET,),
@@ -403,8 +416,8 @@ PNEUMONIA_MNIST = DataSet(
             complete=False,
             note="388 normal and 388 pneumonia of 4,708 training images",
         ),
-        Part("validation", (_PNEUMONIA_SUBSET,), partial(_pneumonia, "val"), 524),
-        Part("test", (_PNEUMONIA_SUBSET,), partial(_pneumonia, "test"), 624),
+        Part("validation", (_PNEUMONIA_SUBSET,), partial(_pneumonia, "val"), 524, first=4_708),
+        Part("test", (_PNEUMONIA_SUBSET,), partial(_pneumonia, "test"), 624, first=5_232),
     ),
     how_to_get=_command("pneumonia_mnist"),
     terms="CC BY 4.0 (MedMNIST v2)",

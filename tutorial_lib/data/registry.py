@@ -33,7 +33,7 @@ class Content(NamedTuple):
     Attributes:
         images: ``uint8`` (N, H, W) or (N, H, W, 3).
         labels: (N,).
-        source: index of the original that each image comes from; 0..N-1 when left out.
+        source: which image of the split each one is; 0..N-1 when left out.
         class_names: where they come from the files; those of the data set when left out.
     """
 
@@ -54,6 +54,7 @@ class Part:
         count: how many images there must be.
         complete: whether this is the whole split as published.
         note: what a reader must know; empty for the original.
+        first: number of this split's first image in the whole data set, so that no two splits share a ``source``.
     """
 
     split: str
@@ -62,6 +63,7 @@ class Part:
     count: int
     complete: bool = True
     note: str = ""
+    first: int = 0
 
     def there(self) -> bool:
         return all(file.exists() for file in self.files)
@@ -104,6 +106,10 @@ class DataSet:
     def embedded(self) -> bool:
         """Whether it comes with scikit-learn, so that no file is needed."""
         return any(not part.files for part in self.parts)
+
+    def there(self) -> bool:
+        """Whether any part of it is on this machine."""
+        return any(part.there() for part in self.parts)
 
     def found(self, split: str, complete: bool = False) -> Part | None:
         """The best form of ``split`` whose files are all there; with ``complete``, only whole splits count."""
@@ -148,6 +154,7 @@ def load_part(data_set: DataSet, split: str | None = None, complete: bool = Fals
     images = torch.from_numpy(content.images)
     images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
     source = torch.arange(len(images)) if content.source is None else torch.from_numpy(content.source.astype(np.int64))
+    source = source + part.first
     return ImageSet(data_set.name, images, torch.from_numpy(content.labels), content.class_names or data_set.class_names, source, note)
 
 

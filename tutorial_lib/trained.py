@@ -1,0 +1,187 @@
+"""Trained classifiers of a study: those that come with the library, those in the cache, and those that are trained now.
+
+A cached network lies in ``models/STUDY_NETWORK_seedN_KEY`` in the cache folder. KEY is a hash of all that its weights depend on: the
+settings, the training images, and the source of the models and of the trainer (without comments and docstrings).
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tutorial_lib.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+from tutorial_lib.data.files import cache_folder
+from tutorial_lib.data.images import as_float
+from tutorial_lib.models import Classifier, build
+from tutorial_lib.studies import Study
+from tutorial_lib.training import TrainingConfig, accuracy, augment, train_classifier
+
+__all__ = ["SHIPPED", "cached_folder", "recipe", "shipped_file", "trained_classifier"]
+
+#: Folder of the weights that come with the library.
+SHIPPED = Path(__file__).parent / "weights"
+
+#: Trainings of more images than this (epochs times training images) say what they are about to cost.
+QUIET_BELOW = 100_000
+
+
+def recipe(study: Study, network: str, seed: int = 0) -> TrainingConfig:
+    """How ``network`` is trained on ``study``."""
+    return TrainingConfig(**study.recipes.get(network, study.recipes[""]), seed=seed)
+
+
+def shipped_file(study: Study, network: str, seed: int) -> Path:
+    """Where the library's own weights would be."""
+    return SHIPPED / f"{study.name}_{network}_seed{seed}.pt"
+
+
+def trained_classifier(study: Study, network: str, seed: int, progress: bool) -> Classifier:
+    """See :meth:`tutorial_lib.studies.Study.classifier`; the model is on the CPU, in evaluation mode."""
+    model = build(network, study.num_classes, study.image_shape)  # refuses an unknown network before anything is read
+    shipped = shipped_file(study, network, seed)
+    if shipped.exists():
+        return _with_weights(model, load_checkpoint(shipped)[0])
+    config = recipe(study, network, seed)
+    folder = cached_folder(study, network, config)
+    state = _cached(folder)
+    if state is None:
+        with _only_one(folder) as alone:
+            state = _cached(folder)  # another process may have made it while this one waited
+            if state is None:
+                _train(study, network, config, folder, progress, resumable=alone)
+                state = load_checkpoint(folder / "model.pt")[0]
+    return _with_weights(model, state)
+
+
+def cached_folder(study: Study, network: str, config: TrainingConfig) -> Path:
+    """The folder in the cache for exactly this training."""
+    content = hashlib.sha256()
+    content.update(json.dumps([study.image_shape, study.num_classes, network, dataclasses.asdict(config)]).encode())
+    content.update(study.train.images.contiguous().numpy())
+    content.update(study.train.labels.contiguous().numpy())
+    content.update(_source().encode())
+    return cache_folder() / "models" / f"{study.name}_{network}_seed{config.seed}_{content.hexdigest()[:12]}"
+
+
+def _source() -> str:
+    """The code that decides what is trained and how, without comments and docstrings."""
+    library = Path(__file__).parent
+    files = [library / "training.py", *sorted(path for path in (library / "models").glob("*.py") if path.name != "predict.py")]
+    return "\n".join(f"{file.name}: {_without_docstrings(file.read_text(encoding='utf-8'))}" for file in files)
+
+
+def _without_docstrings(source: str) -> str:
+    """
+    >>> _without_docstrings("def f():\\n    'Says one.'\\n    return 1") == _without_docstrings("def f(): return 1  # one")
+    True
+    """
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+def _with_weights(model: Classifier, state: dict[str, Any]) -> Classifier:
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def _cached(folder: Path) -> dict[str, Any] | None:
+    if not folder.exists():
+        return None
+    try:
+        return load_checkpoint(folder / "model.pt")[0]
+    except CheckpointError as error:
+        warnings.warn(f"{error}; it is only a cache, so the network is trained again", RuntimeWarning, stacklevel=4)
+        # out of the way, so that the new folder can take its place in one step
+        folder.rename(folder.with_name(f"{folder.name}.damaged{time.time_ns()}"))
+        return None
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[bool]:
+    """Let one process train while others wait; yields whether it could be arranged (it cannot where files have no locks)."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows: two processes may train the same network; the renaming below keeps the result whole
+        yield False
+        return
+    with folder.with_name(folder.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # let go when the process ends, however it ends
+        yield True
+
+
+def _train(study: Study, network: str, config: TrainingConfig, folder: Path, progress: bool, resumable: bool) -> None:
+    pixels = as_float(study.train.images[:: max(1, len(study.train) // 10_000)])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    random_state = torch.get_rng_state()
+    try:
+        torch.random.default_generator.manual_seed(config.seed)  # the CPU's: CUDA's random state is left alone
+        model = build(
+            network,
+            study.num_classes,
+            study.image_shape,
+            mean=pixels.mean((0, 2, 3)).tolist(),
+            std=pixels.std((0, 2, 3)).tolist(),
+        ).to(device)
+        if config.epochs * len(study.train) > QUIET_BELOW:
+            print(
+                f"training {network} on {study.name}: {config.epochs} epochs of {len(study.train):,} images, "
+                f"{_estimate(model, study.train.images, config)} on this {device.type}; kept in {folder}",
+                file=sys.stderr,
+                flush=True,
+            )
+        resume_from = folder.with_name(folder.name + "_unfinished.pt") if resumable else None
+        history = train_classifier(model, study.train, study.validation, config, device, progress, resume_from)
+    finally:
+        torch.set_rng_state(random_state)
+    record = {
+        "study": study.name,
+        "network": network,
+        "config": dataclasses.asdict(config),
+        "history": dataclasses.asdict(history),
+        "validation_accuracy": accuracy(model, study.validation),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "torch": torch.__version__,
+    }
+    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    save_checkpoint(unfinished / "model.pt", model.state_dict(), record)
+    try:
+        unfinished.rename(folder)
+    except OSError:  # another process was faster, and what it made is the same
+        if not folder.exists():
+            raise
+        for file in unfinished.iterdir():
+            file.unlink()
+        unfinished.rmdir()
+
+
+def _estimate(model: Classifier, images: Tensor, config: TrainingConfig) -> str:
+    """How long the training will take, from two steps on a copy of the model; the first one warms up."""
+    twin = copy.deepcopy(model).train()
+    device = next(twin.parameters()).device
+    batch = augment(images, torch.arange(config.batch_size), config.shift, config.flip, torch.Generator().manual_seed(0)).to(device)
+    for _ in range(2):
+        start = time.perf_counter()
+        twin(batch).sum().backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - start
+    minutes = seconds * config.epochs * len(images) / config.batch_size / 60
+    return f"about {minutes:.0f} minutes" if minutes < 100 else f"about {minutes / 60:.0f} hours"
