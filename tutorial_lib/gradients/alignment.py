@@ -1,0 +1,67 @@
+"""How far each sample's gradient points along a reference gradient, one cosine a parameter tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from tutorial_lib.gradients.engine import ask
+from tutorial_lib.gradients.guards import checked_images, checked_parameters
+from tutorial_lib.gradients.losses import Loss, output_gradient
+from tutorial_lib.gradients.rules import SampleGradients
+from tutorial_lib.gradients.targets import Label
+
+
+def alignment(model: nn.Module, images: Tensor, reference: Mapping[str, Tensor], label: Label | None = "input",
+              loss: Loss = "mse", *, memory_budget: int | None = None) -> Tensor:
+    r"""Cosine between each sample's loss gradient and a reference, for each parameter tensor that the reference names.
+
+    .. math:: A_{np} = \frac{\langle \partial_p \ell_n,\, r_p \rangle}{\|\partial_p \ell_n\| \, \|r_p\|}
+
+    The defaults are those of gradient constraints for anomaly detection: the gradient of an autoencoder's reconstruction error,
+    against the mean gradient of its training. Small is strange: the image asks for a change unlike those that familiar images
+    asked for.
+
+    Args:
+        model: images (N, ...) to outputs; for the default label, an autoencoder.
+        images: (N, ...).
+        reference: a tensor of the parameter's shape for each name, for instance the decoder's weights.
+        label, loss, memory_budget: as for `tutorial_lib.gradients.squared_norms`. A factor in the loss does not change a cosine.
+
+    Returns:
+        Cosines in [−1, 1], float64 (N, P) on the images' device, P in the order of ``reference``; 0 where a gradient or reference is zero.
+
+    Raises:
+        ValueError, TypeError: a reference of the wrong name or shape, with NaN, or empty; and as `tutorial_lib.gradients.squared_norms`.
+
+    Kwon et al., "Backpropagated gradient representations for anomaly detection", ECCV 2020.
+
+    >>> model = nn.Linear(2, 2, bias=False)
+    >>> _ = nn.init.zeros_(model.weight)  # reconstructs nothing, so the gradient is −2 x xᵀ
+    >>> alignment(model, torch.tensor([[1.0, 0.0], [0.0, 1.0]]), {"weight": torch.tensor([[-1.0, 0.0], [0.0, 0.0]])})
+    tensor([[1.],
+            [0.]], dtype=torch.float64)
+    """
+    parameters = checked_parameters(model)
+    directions = {}
+    if not reference:
+        raise ValueError("the reference names no parameter; give a tensor for at least one")
+    for name, tensor in reference.items():
+        if name not in parameters:
+            raise ValueError(f"the reference names {name!r}, which is no parameter of the model")
+        if tensor.shape != parameters[name].shape:
+            raise ValueError(f"the reference for {name} has the shape {tuple(tensor.shape)}, the parameter {tuple(parameters[name].shape)}")
+        if not tensor.isfinite().all():
+            raise ValueError(f"the reference for {name} holds NaN or infinite values")
+        length = tensor.double().norm()
+        directions[name] = (tensor.double() / torch.where(length > 0, length, 1.0)).to(parameters[name])
+
+    def moments(name: str, gradients: SampleGradients) -> Tensor:
+        inner, squared = gradients.moments(directions[name])
+        return torch.stack([inner, squared], dim=-1)
+
+    answers = ask(model, checked_images(model, images), tuple(reference), moments, output_gradient(label, loss), memory_budget)
+    inner, squared = answers.values[0].unbind(-1)
+    return torch.where(squared > 0, inner / squared.sqrt(), 0.0).clamp(-1, 1).to(images.device)

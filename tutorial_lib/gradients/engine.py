@@ -1,0 +1,174 @@
+"""One batched forward and one batched backward pass; questions about every sample's gradient on the way.
+
+The chain from images to numbers, in the order in which it runs:
+
+1. images are split so that what the network remembers for the backward pass fits a memory budget (`ChunkSizes`);
+2. a chunk runs forward under `Interception`;
+3. the loss and the label say the output's gradient, sample by sample (`OutputGradient`);
+4. a backward pass carries it down; every layer's rule answers the question for its parameters;
+5. parameters that no rule covers are asked again, one sample at a time, with the ordinary gradient (`one_by_one`).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tutorial_lib.gradients.guards import all_trainable, checked_outputs, undisturbed
+from tutorial_lib.gradients.interception import Interception, Question, foreign_nodes
+from tutorial_lib.gradients.rules import Formed
+
+MEMORY_BUDGET = {"cpu": 256 << 20, "cuda": 2 << 30}
+"""Bytes of activations that a chunk may keep, by kind of device."""
+
+FIRST_GUESS = 2000
+"""Bytes of activations for a byte of image, before a first chunk has shown how many there are."""
+
+SMALL_NETWORK = 2_000_000
+"""With one sample and no more parameters than this, the ordinary gradient is cheaper than avoiding it."""
+
+Outputs = tuple[Tensor, ...]
+
+
+class FallbackWarning(UserWarning):
+    """Some parameters have no rule, so their gradients take one backward pass a sample: exact, but slow."""
+
+
+class Cotangent(NamedTuple):
+    """Where a backward pass starts: dL/d(output) = scale · direction, sample by sample.
+
+    Gradients are linear in the output's gradient. The pass runs on the direction, whose largest entry is 1, and the answer is
+    scaled at the end in float64: the squared norms of a confident network would otherwise leave the range of float32.
+    """
+
+    direction: Outputs  # one for each output tensor, (L, N, ...)
+    scale: Tensor  # (L, N), float64
+
+
+OutputGradient = Callable[[Outputs, Tensor, slice], Cotangent]
+"""From outputs, the images they belong to and which of all samples these are, to the start of the backward pass."""
+
+
+class Answers(NamedTuple):
+    """Answers for a backward pass from the *direction*, and the scale that it stands for (see `Cotangent`)."""
+
+    values: Tensor  # (L, N, P) or (L, N, P, k), float64
+    scale: Tensor  # (L, N), float64
+
+
+def ask(model: nn.Module, images: Tensor, names: Sequence[str], question: Question, output_gradient: OutputGradient,
+        memory_budget: int | None = None) -> Answers:
+    """Ask a question of every sample's gradient of the named parameters."""
+    parts: list[Answers] = []
+    uncovered: set[str] = set()
+    with undisturbed(model), all_trainable(model) as (network, parameters):
+        parameters = {name: parameters[name] for name in names}
+        device = next(iter(parameters.values())).device
+        budget = memory_budget or MEMORY_BUDGET.get(device.type, MEMORY_BUDGET["cpu"])
+        batch_axes = BatchAxes(network, images[:1].to(device), parameters)
+        sizes = ChunkSizes(images, budget)
+        for samples in sizes:
+            chunk = images[samples].to(device)
+            if len(chunk) == 1 and sum(p.numel() for p in parameters.values()) <= SMALL_NETWORK:
+                parts.append(one_by_one(network, chunk, samples, parameters, question, output_gradient))
+                continue
+            watch = Interception(parameters, len(chunk), question, batch_axes)
+            parts.append(together(watch, network, chunk, samples, output_gradient, budget))
+            missing = {name: parameters[name] for name in parameters if name in watch.uncovered}
+            if missing:
+                alone = one_by_one(network, chunk, samples, missing, question, output_gradient)
+                columns = [list(parameters).index(name) for name in missing]
+                parts[-1].values[:, :, columns] = alone.values
+                uncovered |= missing.keys()
+            sizes.measured(watch.bytes, len(chunk))
+    if uncovered:
+        warnings.warn(
+            f"no rule covers how the network uses {', '.join(sorted(uncovered))}; "
+            "their gradients take one backward pass a sample: exact, but slow",
+            FallbackWarning, stacklevel=3,
+        )
+    return Answers(torch.cat([part.values for part in parts], dim=1), torch.cat([part.scale for part in parts], dim=1))
+
+
+def together(watch: Interception, network: Callable, images: Tensor, samples: slice, output_gradient: OutputGradient,
+             budget: int) -> Answers:
+    """One forward pass of a chunk, and one backward pass for as many labels as fit the budget."""
+    with watch, torch.enable_grad():
+        outputs = checked_outputs(network(images), len(images))
+    start = output_gradient(outputs, images, samples)
+    at_once = 1 if foreign_nodes(outputs) else max(1, budget // (3 * watch.largest))
+    labels = len(start.scale)
+    values = []
+    for first in range(0, labels, at_once):
+        part = slice(first, min(first + at_once, labels))
+        values.append(watch.backward(outputs, [d[part] for d in start.direction], retain_graph=part.stop < labels))
+    return Answers(torch.cat(values).double(), start.scale)
+
+
+def one_by_one(network: Callable, images: Tensor, samples: slice, parameters: dict[str, Tensor], question: Question,
+               output_gradient: OutputGradient) -> Answers:
+    """The ordinary gradient of one sample after the other: what the papers do, and always right."""
+    rows = []
+    for n, image in enumerate(images.split(1), samples.start):
+        with torch.enable_grad():
+            outputs = checked_outputs(network(image), 1)
+        start = output_gradient(outputs, image, slice(n, n + 1))
+        answers = []
+        for label in range(len(start.scale)):
+            gradients = torch.autograd.grad(
+                outputs, list(parameters.values()), [d[label] for d in start.direction], retain_graph=True, allow_unused=True
+            )
+            formed = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters.values(), gradients, strict=True)]
+            answers.append(torch.stack([question(name, Formed(g[None, None])) for name, g in zip(parameters, formed, strict=True)], 2))
+        rows.append(Answers(torch.cat(answers).double(), start.scale))
+    return Answers(torch.cat([row.values for row in rows], dim=1), torch.cat([row.scale for row in rows], dim=1))
+
+
+class ChunkSizes:
+    """Ranges of samples whose activations fit the budget. The first is a cautious guess, the rest go by what it took."""
+
+    def __init__(self, images: Tensor, budget: int) -> None:
+        self.total, self.budget = len(images), budget
+        self.bytes_per_sample = FIRST_GUESS * images[0].numel() * 4
+
+    def __iter__(self) -> Iterator[slice]:
+        first = 0
+        while first < self.total:
+            fit = max(1, self.budget // self.bytes_per_sample)
+            left = self.total - first
+            pieces = -(-left // fit)
+            last = first + -(-left // pieces)  # pieces of equal size: a last one of two samples would waste a pass
+            yield slice(first, last)
+            first = last
+
+    def measured(self, activation_bytes: int, samples: int) -> None:
+        self.bytes_per_sample = max(1, activation_bytes // samples)
+
+
+class BatchAxes:
+    """On which axis the samples stand in layers that treat several axes alike.
+
+    A linear layer on (8, 8, 8, 64) does not say which of the eights counts samples. One image through the network does: the axis
+    whose size changes is the axis of the samples. Asked only in doubt, at most once.
+    """
+
+    def __init__(self, network: Callable, image: Tensor, parameters: dict[str, Tensor]) -> None:
+        self.network, self.image, self.parameters = network, image, parameters
+        self.alone: list[torch.Size] | None = None
+
+    def __call__(self, number: int, shape: torch.Size) -> int | None:
+        samples_axis = None
+        if self.alone is None:
+            watch = Interception(self.parameters, 1, question=None, batch_axes=None)
+            with watch, torch.no_grad():
+                self.network(self.image)
+            self.alone = watch.shapes
+        alone = self.alone[number] if number < len(self.alone) else ()
+        changed = [axis for axis, (one, many) in enumerate(zip(alone, shape, strict=False)) if one != many]
+        if len(alone) == len(shape) and len(changed) == 1 and alone[changed[0]] == 1:
+            samples_axis = changed[0]
+        return samples_axis

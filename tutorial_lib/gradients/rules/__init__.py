@@ -1,0 +1,39 @@
+"""One rule a kind of layer: how to read a sample's gradient, or only its norm, off the layer's input and output gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+from tutorial_lib.gradients.rules import affine
+from tutorial_lib.gradients.rules.base import Formed, SampleGradients, Unsupported, Use
+from tutorial_lib.gradients.rules.batchnorm import BatchNorm
+from tutorial_lib.gradients.rules.conv import Convolution, TransposedConvolution
+from tutorial_lib.gradients.rules.embedding import Embedding
+from tutorial_lib.gradients.rules.linear import Linear
+
+__all__ = ["RULES", "Formed", "SampleGradients", "Unsupported", "Use"]
+
+RULES: dict[Callable, Callable[..., Use]] = {
+    F.linear: Linear,
+    F.conv1d: Convolution,
+    F.conv2d: Convolution,
+    F.conv3d: Convolution,
+    F.conv_transpose1d: TransposedConvolution,
+    F.conv_transpose2d: TransposedConvolution,
+    F.conv_transpose3d: TransposedConvolution,
+    F.batch_norm: BatchNorm,
+    F.layer_norm: affine.layer_norm,
+    F.group_norm: affine.group_norm,
+    F.instance_norm: affine.instance_norm,
+    F.rms_norm: affine.rms_norm,
+    F.embedding: Embedding,
+    torch.mul: affine.multiply,
+    torch.Tensor.mul: affine.multiply,
+    torch.add: affine.add,
+    torch.Tensor.add: affine.add,
+    torch.Tensor.expand: affine.expand,
+}
+"""The torch function that a rule stands for."""

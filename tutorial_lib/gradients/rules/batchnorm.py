@@ -1,0 +1,56 @@
+r"""Batch normalisation on running statistics (evaluation mode).
+
+With fixed mean m and variance v it is an affine map a channel: y = γ x̂ + β, x̂ = (x − m) / √(v + ε), so
+
+.. math:: \mathrm{d}\gamma_c = \sum_t g_{ct} \hat x_{ct}, \qquad \mathrm{d}\beta_c = \sum_t g_{ct} .
+
+The library computes both sums and the input's gradient in one pass, but adds them up over the batch. Read the batch as *one*
+image of N·C channels, with γ, m and v repeated N times, and it adds up over each sample alone.
+
+On batch statistics (training mode) every sample's output depends on every other sample, and a sample's own gradient does not exist.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tutorial_lib.gradients.rules.base import Formed, SampleGradients, Unsupported, Use, precise
+
+
+class BatchNorm(Use):
+    """``torch.nn.functional.batch_norm`` with ``training=False``."""
+
+    def __init__(self, input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
+                 bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5) -> None:
+        if training or running_mean is None or running_var is None:
+            raise ValueError(
+                "batch normalisation on batch statistics mixes the samples of a batch, so a sample has no gradient of its own; "
+                "call model.eval() (and give the layer track_running_stats=True)"
+            )
+        if weight is None or bias is None:
+            raise Unsupported("batch normalisation with half of its parameters")
+        super().__init__(input, weight=weight, bias=bias)
+        self.mean, self.variance, self.eps = running_mean, running_var, eps
+
+    def output(self, x: Tensor) -> Tensor:
+        return torch.batch_norm(x, self["weight"], self["bias"], self.mean, self.variance, False, 0.0, self.eps, False)
+
+    def backward(self, x: Tensor, g: Tensor, needs_input_gradient: bool) -> tuple[Tensor | None, dict[str, SampleGradients]]:
+        samples, channels = x.shape[:2]
+        one_image = (1, samples * channels, -1)
+        scale, mean, variance = (t.to(precise(x).dtype).repeat(samples) for t in (self["weight"], self.mean, self.variance))
+        unused = scale.new_empty(0)  # where batch statistics would be
+        x_image = precise(x).reshape(one_image)
+        gx, dscale, dshift = zip(*(
+            torch.ops.aten.native_batch_norm_backward(
+                precise(gl).reshape(one_image), x_image, scale, mean, variance, unused, unused, False, self.eps,
+                (needs_input_gradient, True, True),
+            )
+            for gl in g
+        ), strict=True)
+        gradients = {
+            "weight": Formed(torch.stack(dscale).view(-1, samples, channels)),
+            "bias": Formed(torch.stack(dshift).view(-1, samples, channels)),
+        }
+        return (torch.stack(gx).view(g.shape) if needs_input_gradient else None), gradients

@@ -1,0 +1,61 @@
+r"""Embeddings: y_t = W[id_t].
+
+The gradient of row v is the sum of g_t over the positions that hold token v,
+
+.. math:: \mathrm{d}W_v = \sum_{t:\, id_t = v} g_t .
+
+Rows that no token names are zero and need no memory. Equal tokens of one sample must be added before squaring.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tutorial_lib.gradients.rules.base import SampleGradients, Unsupported, Use, precise, squared_sum
+
+
+class Rows(SampleGradients):
+    """Sums of g (L, N, T, D) over equal tokens (N, T), in a table of V rows."""
+
+    def __init__(self, tokens: Tensor, g: Tensor, rows: int) -> None:
+        self.tokens, self.g = tokens, precise(g)
+        self.labels, self.samples = g.shape[:2]
+        self.shape = (rows, g.shape[-1])
+
+    def dense(self, first: int = 0, last: int | None = None) -> Tensor:
+        tokens, g = self.tokens[first:last], self.g[:, first:last]
+        n, (rows, width) = len(tokens), self.shape
+        row = tokens + rows * torch.arange(n, device=tokens.device)[:, None]
+        table = g.new_zeros(self.labels, n * rows, width).index_add_(1, row.flatten(), g.flatten(1, 2))
+        return table.view(self.labels, n, rows, width)
+
+    def squared_norms(self) -> Tensor:
+        sample = torch.arange(self.samples, device=self.tokens.device)[:, None]
+        used, row = torch.unique(self.tokens + self.shape[0] * sample, return_inverse=True)
+        sums = self.g.new_zeros(self.labels, len(used), self.shape[1]).index_add_(1, row.flatten(), self.g.flatten(1, 2))
+        norms = self.g.new_zeros(self.labels, self.samples)
+        return norms.index_add_(1, used.div(self.shape[0], rounding_mode="floor"), squared_sum(sums, keep=2))
+
+
+class Embedding(Use):
+    """``torch.nn.functional.embedding`` on tokens (N, ...)."""
+
+    def __init__(self, input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
+                 norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False) -> None:
+        if max_norm is not None or scale_grad_by_freq:
+            raise Unsupported("an embedding that rescales its rows or gradients")
+        super().__init__(input, weight=weight)
+        self.free_axes = input.dim()
+        self.padding = None if padding_idx is None else padding_idx % len(weight)
+
+    def output(self, x: Tensor) -> Tensor:
+        return F.embedding(x, self["weight"])
+
+    def backward(self, x: Tensor, g: Tensor, needs_input_gradient: bool) -> tuple[Tensor | None, dict[str, SampleGradients]]:
+        tokens = x.reshape(len(x), -1)
+        g = g.reshape(*g.shape[:2], -1, g.shape[-1])
+        if self.padding is not None:  # the row of the padding token is constant
+            g = g * (tokens != self.padding)[:, :, None]
+        return None, {"weight": Rows(tokens, g, len(self["weight"]))}

@@ -1,0 +1,91 @@
+"""Labels: what a network is told an image to be, most of them labels that it was never trained on.
+
+A label is a target for the network's outputs (logits (N, K) for a classifier). *Confounding labels* (all ones, n ones, none, uniform)
+name no class; the gradient says what would have to change for such a label to be true (Lee and AlRegib, "Open-set recognition
+with gradient-based representations", ICIP 2021; Lee et al., "Probing the purview of neural networks via gradient analysis", 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Label = str | int | Tensor | Callable[[Tensor], Tensor]
+
+NAMES = ("ones", "zeros", "uniform", "predicted", "input")
+
+
+def n_ones(n: int) -> Callable[[Tensor], Tensor]:
+    """The label with ones for the first ``n`` of the K classes and zeros for the others, 0 <= n <= K.
+
+    >>> n_ones(2)(torch.zeros(1, 3))
+    tensor([[1., 1., 0.]])
+    """
+
+    def label(logits: Tensor) -> Tensor:
+        classes = logits.shape[1]
+        if not 0 <= n <= classes:
+            raise ValueError(f"n_ones({n}) needs at least {n} classes, the network has {classes}")
+        return (torch.arange(classes, device=logits.device) < n).to(logits.dtype).expand_as(logits)
+
+    return label
+
+
+def target(label: Label, outputs: Tensor, images: Tensor, samples: slice) -> Tensor:
+    """The target of the outputs that ``label`` means, in the outputs' shape and type.
+
+    Args:
+        label: a name: ``"ones"``, ``"zeros"``, ``"uniform"`` (1/K each), ``"predicted"`` (one-hot, the largest logit), ``"input"`` (the
+            images themselves, for an autoencoder); an ``int`` Q (one-hot, the same class for every image); a tensor of class indices
+            (N,), of one target for all (K,), or of targets in the outputs' shape; a function of the outputs, such as `n_ones`.
+        outputs: (n, K), or (n, ...) for what is not a classifier.
+        images: (n, ...).
+        samples: which of the N samples these are.
+
+    Raises:
+        ValueError: unknown name, class out of range, wrong shape. TypeError: anything else.
+    """
+    if isinstance(label, str) and label not in NAMES:
+        raise ValueError(f"unknown label {label!r}; there are {', '.join(map(repr, NAMES))}, a class, a tensor or a function of the outputs")
+    if isinstance(label, str):
+        if label == "input":
+            wanted = images
+        elif label == "predicted":
+            wanted = _one_hot(outputs.argmax(1), outputs)
+        else:
+            value = {"ones": 1.0, "zeros": 0.0, "uniform": 1 / outputs.shape[1]}[label]
+            wanted = torch.full_like(outputs, value)
+    elif isinstance(label, int):
+        wanted = _one_hot(torch.full((len(outputs),), label, device=outputs.device), outputs)
+    elif isinstance(label, Tensor):
+        wanted = _from_tensor(label, outputs, samples)
+    elif callable(label):
+        wanted = label(outputs)
+    else:
+        raise TypeError(f"label must be a name, a class, a tensor or a function of the outputs, got {type(label).__name__}")
+    if wanted.shape != outputs.shape:
+        raise ValueError(f"the label has the shape {tuple(wanted.shape)}, the network's output {tuple(outputs.shape)}")
+    if not wanted.isfinite().all():
+        raise ValueError("the label holds NaN or infinite values")
+    return wanted.to(outputs.device, outputs.dtype)
+
+
+def _one_hot(classes: Tensor, outputs: Tensor) -> Tensor:
+    if outputs.dim() != 2:
+        raise ValueError(f"a class is a label for logits (N, K), but the network returns {tuple(outputs.shape)}")
+    if classes.min() < 0 or classes.max() >= outputs.shape[1]:
+        raise ValueError(f"classes must lie in 0..{outputs.shape[1] - 1}, got {int(classes.min())}..{int(classes.max())}")
+    return torch.nn.functional.one_hot(classes, outputs.shape[1])
+
+
+def _from_tensor(label: Tensor, outputs: Tensor, samples: slice) -> Tensor:
+    label = label.to(outputs.device)
+    if label.dim() == 1 and not label.is_floating_point():
+        if len(label) < samples.stop:
+            raise ValueError(f"label holds {len(label)} classes, fewer than there are images")
+        return _one_hot(label[samples].long(), outputs)
+    if label.shape == outputs.shape[1:]:
+        return label.expand_as(outputs)
+    return label[samples]
