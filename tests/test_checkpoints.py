@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from tutorial_lib.checkpoints import CheckpointError, load_checkpoint, save_checkpoint, write_atomically
+from tutorial_lib.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 
 
 def test_round_trip_is_exact(tmp_path):
@@ -57,13 +57,3 @@ def test_opening_a_checkpoint_runs_no_code(tmp_path):
     (tmp_path / "net.json").write_text(json.dumps({"sha256": hashlib.sha256(stream.getvalue()).hexdigest()}))
     with pytest.raises(Exception, match="[Ww]eights.only"):
         load_checkpoint(tmp_path / "net.pt")
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]

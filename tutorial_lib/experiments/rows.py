@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,6 +101,7 @@ class Row:
 
 CHALLENGING_DATA = ("none", "other", "same")
 COLUMNS = tuple(field.name for field in fields(Row))
+_KINDS = {"value": float, "seconds": float, "seed": int, "n": int}  # the others are text
 
 
 def provenance(command: str, device: torch.device | str = "cpu") -> Provenance:
@@ -159,13 +161,8 @@ def read_rows(path: str | Path) -> list[Row]:
         rows = []
         for line in reader:
             try:
-                numbers = {
-                    "value": float(line["value"]),
-                    "seconds": float(line["seconds"]),
-                    "seed": int(line["seed"]),
-                    "n": int(line["n"]),
-                }
-                rows.append(Row(**{**line, **numbers}))
+                made_of: dict[str, Any] = {name: kind(line[name]) for name, kind in _KINDS.items()}
+                rows.append(Row(**{**line, **made_of}))
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
     return rows
@@ -174,8 +171,8 @@ def read_rows(path: str | Path) -> list[Row]:
 def write_rows(path: str | Path, rows: Iterable[Row]) -> list[Row]:
     """Merge rows into a result file and return all that the file now holds.
 
-    A row whose :attr:`Row.key` the file already has takes the old one's place; other rows stay. The order of the file is
-    that in which keys first came, so that a re-run changes only the lines that changed.
+    A row whose :attr:`Row.key` the file already has takes the old one's place; other rows stay. The order of the file
+    is that in which keys first came, so that a re-run changes only the lines that changed.
     """
     path = Path(path)
     merged = {row.key: row for row in (read_rows(path) if path.exists() else [])}
@@ -210,7 +207,7 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     if not arrays:
         raise ValueError(f"nothing to write to {path}")
     with _replacing(Path(path)) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, **dict[str, Any](arrays))
 
 
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:

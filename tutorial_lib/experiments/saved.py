@@ -1,0 +1,43 @@
+"""Results that come with the library: rows in one CSV file an experiment, per-sample arrays in one ``.npz`` a study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tutorial_lib.experiments.experiment import Cell, Experiment
+from tutorial_lib.experiments.rows import RESULTS, write_arrays, write_rows
+from tutorial_lib.experiments.store import CellStore
+
+
+def save(experiment: Experiment, cells: Sequence[Cell], store: CellStore, folder: Path = RESULTS) -> list[Path]:
+    """Write the rows of computed cells, and the arrays of the first seed, into result files; returns the files.
+
+    Arrays are named ``LABEL/NAME``, where LABEL is the cell's settings joined by ``/``. Scores are kept in half precision where
+    that leaves their order as it is, so that a figure can be drawn and a clone stays small.
+    """
+    rows = [row for cell in cells for row in store.read(cell)[0]]
+    files = [folder / f"{experiment.name}.csv"]
+    write_rows(files[0], rows)
+    first = min(cell.seed for cell in cells)
+    arrays = {
+        "/".join([*(str(value) for value in cell.settings.values()), name]): _small(array)
+        for cell in cells
+        if cell.seed == first
+        for name, array in store.read(cell)[1].items()
+    }
+    if arrays:
+        files.append(folder / f"{experiment.name}_{cells[0].study}.npz")
+        write_arrays(files[1], arrays)
+    return files
+
+
+def _small(array: np.ndarray) -> np.ndarray:
+    """Ranks instead of values would lose the picture; half precision of the standardised values keeps it."""
+    if array.dtype.kind != "f":
+        return array
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16)
+    return half if np.isfinite(half).all() and len(np.unique(half)) > 0.5 * len(np.unique(array)) else array.astype(np.float32)
