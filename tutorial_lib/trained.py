@@ -35,8 +35,10 @@ __all__ = ["SHIPPED", "cached_folder", "recipe", "shipped_file", "trained_classi
 #: Folder of the weights that come with the library.
 SHIPPED = Path(__file__).parent / "weights"
 
-#: Trainings of more images than this (epochs times training images) say what they are about to cost.
-QUIET_BELOW = 100_000
+#: A training of more images than this (epochs times training images) says what it is about to cost, and can be resumed.
+#: A smaller one is over in seconds. It runs in one thread: for such small steps more threads gain nothing, and on a busy
+#: machine they wait for each other longer than they work.
+LONG = 100_000
 
 
 def recipe(study: Study, network: str, seed: int = 0) -> TrainingConfig:
@@ -130,8 +132,12 @@ def _only_one(folder: Path) -> Iterator[bool]:
 def _train(study: Study, network: str, config: TrainingConfig, folder: Path, progress: bool, resumable: bool) -> None:
     pixels = as_float(study.train.images[:: max(1, len(study.train) // 10_000)])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    random_state = torch.get_rng_state()
+    long = config.epochs * len(study.train) > LONG
+    resume_from = folder.with_name(folder.name + "_unfinished.pt") if long and resumable else None
+    random_state, threads = torch.get_rng_state(), torch.get_num_threads()
     try:
+        if not long:
+            torch.set_num_threads(1)
         torch.random.default_generator.manual_seed(config.seed)  # the CPU's: CUDA's random state is left alone
         model = build(
             network,
@@ -140,17 +146,17 @@ def _train(study: Study, network: str, config: TrainingConfig, folder: Path, pro
             mean=pixels.mean((0, 2, 3)).tolist(),
             std=pixels.std((0, 2, 3)).tolist(),
         ).to(device)
-        if config.epochs * len(study.train) > QUIET_BELOW:
+        if long:
             print(
                 f"training {network} on {study.name}: {config.epochs} epochs of {len(study.train):,} images, "
                 f"{_estimate(model, study.train.images, config)} on this {device.type}; kept in {folder}",
                 file=sys.stderr,
                 flush=True,
             )
-        resume_from = folder.with_name(folder.name + "_unfinished.pt") if resumable else None
         history = train_classifier(model, study.train, study.validation, config, device, progress, resume_from)
     finally:
         torch.set_rng_state(random_state)
+        torch.set_num_threads(threads)
     record = {
         "study": study.name,
         "network": network,

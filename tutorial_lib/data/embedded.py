@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits, load_sample_image
 from torch.nn.functional import avg_pool2d
 
 from tutorial_lib.data.images import ImageSet
@@ -31,6 +30,8 @@ def digits() -> ImageSet:
     >>> digits()
     ImageSet('digits': 1,797 images of 1x8x8, 10 classes)
     """
+    from sklearn.datasets import load_digits  # scikit-learn takes longer to import than everything else here
+
     bunch = load_digits()
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
     return ImageSet(
@@ -56,6 +57,8 @@ def photographs(size: int = 8, channels: int = 1, patch: int | None = None) -> I
     >>> photographs()
     ImageSet('photographs': 520 images of 1x8x8, 2 classes)
     """
+    from sklearn.datasets import load_sample_image
+
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, got {channels}")
     if patch is None:
