@@ -8,7 +8,9 @@ from tutorial_lib.data.images import ImageSet
 from tutorial_lib.models import build
 from tutorial_lib.training import TrainingConfig, TrainingDiverged, accuracy, augment, train_classifier
 
-QUICK = TrainingConfig(epochs=3, batch_size=32, learning_rate=3e-3, optimizer="adam", shift=1, flip=False, precision="float32")
+QUICK = TrainingConfig(
+    epochs=3, batch_size=32, learning_rate=3e-3, optimizer="adam", shift=1, flip=False, precision="float32"
+)
 
 
 def stripes(n: int = 192, seed: int = 0) -> ImageSet:
@@ -85,7 +87,11 @@ def test_a_state_of_other_settings_is_refused(tmp_path, monkeypatch):
         train_classifier(network(), stripes(), config=QUICK, progress=False, resume_from=tmp_path / "s.pt")
     with pytest.raises(ValueError, match="other settings"):
         train_classifier(
-            network(), stripes(), config=TrainingConfig(**{**QUICK.__dict__, "epochs": 9}), progress=False, resume_from=tmp_path / "s.pt"
+            network(),
+            stripes(),
+            config=TrainingConfig(**{**QUICK.__dict__, "epochs": 9}),
+            progress=False,
+            resume_from=tmp_path / "s.pt",
         )
 
 

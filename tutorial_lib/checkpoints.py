@@ -1,6 +1,7 @@
 """Trained weights on disk: written whole or not at all, and checked when they are read.
 
-A checkpoint is two files. ``NAME.pt`` holds plain tensors and is read with ``weights_only=True``, so that opening one can run
+A checkpoint is two files. ``NAME.pt`` holds plain tensors and is read with ``weights_only=True``, so that opening one
+can run
 no code. ``NAME.json`` beside it holds the SHA-256 of the first and what made it: command, settings, measured accuracy.
 """
 
@@ -63,7 +64,9 @@ def load_checkpoint(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
     except (ValueError, KeyError, TypeError):
         raise CheckpointError(f"{path.with_suffix('.json')} is damaged: no SHA-256 in it; restore it") from None
     if hashlib.sha256(content).hexdigest() != expected:
-        raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one recorded beside it; delete both or restore them")
+        raise CheckpointError(
+            f"{path} is damaged: its SHA-256 is not the one recorded beside it; delete both or restore them"
+        )
     stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return (_convert(stored["state"], torch.float32) if stored["half"] else stored["state"]), record
 

@@ -45,8 +45,8 @@ def write_atomically(path: Path | str, content: bytes) -> None:
 def locked(path: Path | str, wait: bool = True) -> Iterator[bool]:
     """Hold the lock named ``path`` during the block; yields whether it is held.
 
-    The lock goes with the process, however that ends. Where files have no locks (Windows) it yields True at once: then two
-    processes may do the same work, and `replacing` keeps its result whole.
+    The lock goes with the process, however that ends. Where files have no locks (Windows) it yields True at once: then
+    two processes may do the same work, and `replacing` keeps its result whole.
 
     Args:
         path: an empty file, made if need be and left behind.

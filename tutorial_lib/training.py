@@ -34,8 +34,8 @@ class TrainingConfig:
         learning_rate: the highest one.
         optimizer: ``"sgd"`` (Nesterov momentum 0.9) or ``"adam"``.
         weight_decay: L2 penalty as the optimiser applies it.
-        schedule: ``"one_cycle"`` (Smith & Topin 2018: up over the first fifth, then down to zero), ``"cosine"`` (down only)
-            or ``"constant"``.
+        schedule: ``"one_cycle"`` (Smith & Topin 2018: up over the first fifth, then down to zero), ``"cosine"`` (down
+            only) or ``"constant"``.
         shift: random translation of up to this many pixels, borders filled with zeros.
         flip: mirror half of the images left to right.
         precision: ``"float32"``, ``"bfloat16"`` (autocast), or ``"auto"``: bfloat16 where the device has units for it.
@@ -95,8 +95,8 @@ def train_classifier(
         config: settings; `TrainingConfig()` when left out.
         device: where to train; the model's own device when left out. The model ends up there.
         progress: show a bar.
-        resume_from: a file that holds the state after every epoch. If it exists and was made with the same settings, the
-            training goes on from it and ends as if it had never stopped; it is deleted at the end.
+        resume_from: a file that holds the state after every epoch. If it exists and was made with the same settings,
+            the training goes on from it and ends as if it had never stopped; it is deleted at the end.
 
     Raises:
         TrainingDiverged: the loss is not finite; says in which epoch and what to try.
@@ -112,7 +112,9 @@ def train_classifier(
         num_classes = model.eval()(train.images[:1].to(device).float() / 255).shape[1]
         model.train()
     if not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
-        raise ValueError(f"labels run from {int(labels.min())} to {int(labels.max())}; the model has classes 0 to {num_classes - 1}")
+        raise ValueError(
+            f"labels run from {int(labels.min())} to {int(labels.max())}; the model has classes 0 to {num_classes - 1}"
+        )
 
     steps_per_epoch = -(-len(train) // config.batch_size)
     optimizer = _optimizer(model, config)
@@ -125,7 +127,9 @@ def train_classifier(
         history = _resume(state_file, config, model, optimizer, scheduler, generator)
 
     done = len(history.loss)
-    bar = tqdm(total=config.epochs * steps_per_epoch, initial=done * steps_per_epoch, disable=not progress, desc=train.name)
+    bar = tqdm(
+        total=config.epochs * steps_per_epoch, initial=done * steps_per_epoch, disable=not progress, desc=train.name
+    )
     for epoch in range(done, config.epochs):
         start = time.perf_counter()
         model.train()
@@ -183,13 +187,21 @@ def augment(images: Tensor, chosen: Tensor, shift: int, flip: bool, generator: t
         float32 (B, C, H, W) in [0, 1], on the device of ``images``, stored channels last.
     """
     count, (height, width) = len(chosen), images.shape[2:]
-    offset = torch.randint(-shift, shift + 1, (2, count, 1), generator=generator) if shift else torch.zeros(2, count, 1, dtype=torch.long)
+    offset = (
+        torch.randint(-shift, shift + 1, (2, count, 1), generator=generator)
+        if shift
+        else torch.zeros(2, count, 1, dtype=torch.long)
+    )
     mirrored = torch.rand(count, 1, generator=generator) < 0.5 if flip else torch.zeros(count, 1, dtype=torch.bool)
     rows = torch.arange(height) + offset[0]
     columns = torch.where(mirrored, torch.arange(width).flip(0), torch.arange(width)) + offset[1]
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
     device = images.device
-    rows, columns, inside = rows.clamp(0, height - 1).to(device), columns.clamp(0, width - 1).to(device), inside.to(device)
+    rows, columns, inside = (
+        rows.clamp(0, height - 1).to(device),
+        columns.clamp(0, width - 1).to(device),
+        inside.to(device),
+    )
     batch = images[chosen.to(device)[:, None, None], :, rows[:, :, None], columns[:, None, :]]  # (B, H, W, C)
     return (batch.float() / 255 * inside[..., None]).permute(0, 3, 1, 2)
 
@@ -202,7 +214,9 @@ def _optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimize
     )
 
 
-def _scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+def _scheduler(
+    optimizer: torch.optim.Optimizer, config: TrainingConfig, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
     if config.schedule == "one_cycle":
         return torch.optim.lr_scheduler.OneCycleLR(
             optimizer, config.learning_rate, total_steps=steps + 1, pct_start=0.2, cycle_momentum=False
@@ -240,7 +254,9 @@ def _save_state(path: Path, config, model, optimizer, scheduler, generator, hist
 def _resume(path: Path, config, model, optimizer, scheduler, generator) -> TrainingHistory:  # type: ignore[no-untyped-def]
     state, record = load_checkpoint(path)
     if record["config"] != dataclasses.asdict(config):
-        raise ValueError(f"{path} was made with other settings; delete it to start again, or train with {record['config']}")
+        raise ValueError(
+            f"{path} was made with other settings; delete it to start again, or train with {record['config']}"
+        )
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     scheduler.load_state_dict(state["scheduler"])

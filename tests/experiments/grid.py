@@ -1,4 +1,4 @@
-"""A small experiment for the engine's tests: real arithmetic, slow enough to be killed, and one cell that can be told to fail."""
+"""A small experiment for the engine's tests: real arithmetic, can be slowed to be killed, and told to fail."""
 
 from __future__ import annotations
 
@@ -24,12 +24,16 @@ def compute(cell: Cell, device: torch.device) -> CellResult:
     sample = torch.randn(1000, generator=torch.Generator().manual_seed(cell.seed)).to(device)
     value = {"mean": sample.mean(), "spread": sample.std(), "largest": sample.max()}[cell.settings["method"]]
     return CellResult(
-        [Measurement(cell.settings["method"], "normal", "value", float(value), len(sample))], {"sample": sample.cpu().numpy()[:5].astype(np.float32)}
+        [Measurement(cell.settings["method"], "normal", "value", float(value), len(sample))],
+        {"sample": sample.cpu().numpy()[:5].astype(np.float32)},
     )
 
 
 def table(rows: Sequence[Row]) -> str:
-    return "\n".join(f"| {row.method} | {row.seed} | {row.value:.6f} |" for row in sorted(rows, key=lambda row: (row.method, row.seed)))
+    return "\n".join(
+        f"| {row.method} | {row.seed} | {row.value:.6f} |"
+        for row in sorted(rows, key=lambda row: (row.method, row.seed))
+    )
 
 
 EXPERIMENT = Experiment("grid", "statistics of normal numbers", ("digits",), cells, compute, table)

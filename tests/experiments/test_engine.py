@@ -15,14 +15,14 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # workers import the experiment by name
 
-import grid  # noqa: E402
+import grid
 
-from tutorial_lib.experiments.cache import cached_arrays  # noqa: E402
-from tutorial_lib.experiments.experiment import Cell  # noqa: E402
-from tutorial_lib.experiments.rows import Row  # noqa: E402
-from tutorial_lib.experiments.runner import run  # noqa: E402
-from tutorial_lib.experiments.saved import save  # noqa: E402
-from tutorial_lib.experiments.store import CellStore, DamagedCell  # noqa: E402
+from tutorial_lib.experiments.cache import cached_arrays
+from tutorial_lib.experiments.experiment import Cell
+from tutorial_lib.experiments.rows import Row
+from tutorial_lib.experiments.runner import run
+from tutorial_lib.experiments.saved import save
+from tutorial_lib.experiments.store import CellStore, DamagedCell
 
 CELLS = grid.cells("digits", range(3))
 
@@ -105,7 +105,9 @@ def test_workers_give_the_same_rows(tmp_path, undisturbed, monkeypatch):
 
 
 def test_a_dask_cluster_gives_the_same_rows(tmp_path, undisturbed, monkeypatch):
-    distributed = pytest.importorskip("distributed", reason="the dask backend is an extra: pip install 'tutorial-lib[distributed]'")
+    distributed = pytest.importorskip(
+        "distributed", reason="the dask backend is an extra: pip install 'tutorial-lib[distributed]'"
+    )
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     store = CellStore(tmp_path / "dask")
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
@@ -118,7 +120,9 @@ def test_a_failing_cell_is_named_and_the_others_go_on(tmp_path, monkeypatch):
     store = CellStore(tmp_path)
     outcomes = run(grid.EXPERIMENT, CELLS, store, "test", progress=False)
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
-    assert len(failed) == 3 and all("told to fail" in outcome.message and "spread" in outcome.cell.label for outcome in failed)
+    assert len(failed) == 3 and all(
+        "told to fail" in outcome.message and "spread" in outcome.cell.label for outcome in failed
+    )
     assert sum(cell in store for cell in CELLS) == len(CELLS) - 3
 
 
@@ -154,7 +158,12 @@ def test_a_cell_under_anothers_name_is_refused(tmp_path):
 
 def test_any_change_of_a_cell_changes_its_key():
     cell = CELLS[0]
-    others = [replace(cell, seed=9), replace(cell, study="mnist"), replace(cell, settings={"method": "other"}), replace(cell, version=2)]
+    others = [
+        replace(cell, seed=9),
+        replace(cell, study="mnist"),
+        replace(cell, settings={"method": "other"}),
+        replace(cell, version=2),
+    ]
     assert len({cell.key, *(other.key for other in others)}) == 5
     assert Cell("e", "s", 0, {"a": 1, "b": 2}).key == Cell("e", "s", 0, {"b": 2, "a": 1}).key
 
@@ -165,7 +174,9 @@ def test_saved_rows_are_the_stored_ones(tmp_path):
     store = CellStore(tmp_path / "cells")
     run(grid.EXPERIMENT, CELLS, store, "test", progress=False)
     csv, npz = save(grid.EXPERIMENT, CELLS, store, tmp_path / "results")
-    assert {row.key: row.value for row in read_rows(csv)} == pytest.approx({key: value for key, value, *_ in everything(store)}, rel=1e-8)
+    assert {row.key: row.value for row in read_rows(csv)} == pytest.approx(
+        {key: value for key, value, *_ in everything(store)}, rel=1e-8
+    )
     np.testing.assert_allclose(read_arrays(npz)["mean/sample"], store.read(CELLS[0])[1]["sample"], rtol=1e-3)
 
 

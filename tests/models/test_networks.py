@@ -32,11 +32,14 @@ def test_uint8_and_float_images_give_the_same_logits():
 
 def test_sizes_agree_with_the_papers():
     # Counted by hand from the tables of He et al. and Huang et al.; biases of batch norm included.
-    # ResNet-20 with 1x1 shortcuts: 0.27 M as in He et al., table 6, plus 2,560 weights and 192 norm entries of two shortcuts.
+    # ResNet-20 with 1x1 shortcuts: 0.27 M as in He et al., table 6, plus 2,560 weights and 192 norm entries of two
+    # shortcuts.
     assert parameter_count(cifar_resnet_backbone(3, 20)) + 650 == 272_474
     backbone, width = densenet_backbone(3)
     assert width == 342
-    assert round((parameter_count(backbone) + 343 * 10) / 1e6, 1) == 0.8  # "DenseNet-BC (k = 12), depth 100: 0.8M", table 2
+    assert (
+        round((parameter_count(backbone) + 343 * 10) / 1e6, 1) == 0.8
+    )  # "DenseNet-BC (k = 12), depth 100: 0.8M", table 2
 
 
 def test_parameter_tensors_that_gradient_features_count():

@@ -13,7 +13,9 @@ from tutorial_lib.models.predict import predict_features, predict_logits, predic
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(144, 3)).train()
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(144, 3)
+    ).train()
     model[0].bias.requires_grad_(False)
     model[0].weight.grad = torch.ones_like(model[0].weight)
     model[3].eval()

@@ -1,7 +1,7 @@
 """What several cells need is computed once: logits, features, gradient norms.
 
-The cache is content-addressed: a file's name is a hash of the request and of the library's source that answers it. Another
-process that asks for the same thing meanwhile waits for it, and a kill leaves no half file.
+The cache is content-addressed: a file's name is a hash of the request and of the library's source that answers it.
+Another process that asks for the same thing meanwhile waits for it, and a kill leaves no half file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from tutorial_lib.storage import locked
 _ANSWERING = ("data", "models", "gradients", "studies.py", "trained.py", "training.py")  # what features depend on
 
 
-def cached_arrays(kind: str, request: Mapping[str, Any], compute: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def cached_arrays(
+    kind: str, request: Mapping[str, Any], compute: Callable[[], Mapping[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
     """The arrays that ``compute()`` returns, from the cache if the same request was answered before.
 
     Args:

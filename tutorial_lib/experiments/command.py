@@ -23,30 +23,47 @@ def register(subparsers: Any) -> None:
     command = subparsers.add_parser(
         "run",
         help="run an experiment, or go on with it",
-        description="Compute every cell of an experiment's grid that is not there yet. Stop it when you like; the same command goes on.",
+        description="Compute every cell of an experiment's grid that is not there yet. "
+        "Stop it when you like; the same command goes on.",
         epilog="Exit status: 0 if every cell is there at the end, 1 if some failed.",
     )
     command.add_argument("name", metavar="NAME", help=", ".join(EXPERIMENTS))
-    command.add_argument("--study", help="digits, mnist, cifar10, svhn (default: TUTORIAL_STUDY, else the experiment's first)")
+    command.add_argument(
+        "--study", help="digits, mnist, cifar10, svhn (default: TUTORIAL_STUDY, else the experiment's first)"
+    )
     command.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
-    command.add_argument("--jobs", type=int, default=None, metavar="N", help="cells at a time (default: processors / threads; 1 on CUDA)")
+    command.add_argument(
+        "--jobs", type=int, default=None, metavar="N", help="cells at a time (default: processors / threads; 1 on CUDA)"
+    )
     command.add_argument("--threads", type=int, default=1, metavar="N", help="threads a cell uses on a CPU (default 1)")
     command.add_argument("--device", default=None, help="cpu or cuda (default: cuda if there is one)")
-    command.add_argument("--backend", choices=("processes", "dask"), default="processes", help="where cells run (default processes)")
-    command.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask scheduler, tcp://host:port (default: a local cluster)")
-    command.add_argument("--save", action="store_true", help="when every cell is there, write the rows into the library's own result files")
+    command.add_argument(
+        "--backend", choices=("processes", "dask"), default="processes", help="where cells run (default processes)"
+    )
+    command.add_argument(
+        "--scheduler", metavar="ADDRESS", help="of a Dask scheduler, tcp://host:port (default: a local cluster)"
+    )
+    command.add_argument(
+        "--save",
+        action="store_true",
+        help="when every cell is there, write the rows into the library's own result files",
+    )
     command.set_defaults(run=_run, error=command.error)
 
     command = subparsers.add_parser("table", help="print an experiment's table beside the published numbers")
     command.add_argument("name", metavar="NAME", help=", ".join(EXPERIMENTS))
     command.add_argument("--study", help="only this study")
-    command.add_argument("--shipped", action="store_true", help="from the rows that come with the library, not from this machine's")
+    command.add_argument(
+        "--shipped", action="store_true", help="from the rows that come with the library, not from this machine's"
+    )
     command.set_defaults(run=_table, error=command.error)
 
     command = subparsers.add_parser("show", help="print an experiment's rows, each with what made it, as CSV")
     command.add_argument("name", metavar="NAME", help=", ".join(EXPERIMENTS))
     command.add_argument("--study", help="only this study")
-    command.add_argument("--shipped", action="store_true", help="the rows that come with the library, not this machine's")
+    command.add_argument(
+        "--shipped", action="store_true", help="the rows that come with the library, not this machine's"
+    )
     command.set_defaults(run=_show, error=command.error)
 
 
@@ -59,7 +76,8 @@ def _list(arguments: argparse.Namespace) -> int:
         print(f"{name}: {experiment.title}")
         for study in experiment.studies:
             cells = experiment.cells(study, [0])
-            print(f"    {study:<10}{sum(cell in store for cell in cells)} of {len(cells)} cells of seed 0 in {store.folder}")
+            done = sum(cell in store for cell in cells)
+            print(f"    {study:<10}{done} of {len(cells)} cells of seed 0 in {store.folder}")
     return 0
 
 
@@ -149,7 +167,11 @@ def _rows(arguments: argparse.Namespace) -> tuple[list[Any], int]:
                 print(found, file=sys.stderr)
                 problems = 1
     if not rows:
-        where = "come with the library" if arguments.shipped else f"are in {CellStore().folder}; make them with: {_how(arguments)}"
+        where = (
+            "come with the library"
+            if arguments.shipped
+            else f"are in {CellStore().folder}; make them with: {_how(arguments)}"
+        )
         arguments.error(f"no rows of {arguments.name}{f' on {arguments.study}' if arguments.study else ''} {where}")
     return rows, problems
 

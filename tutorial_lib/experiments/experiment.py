@@ -36,7 +36,9 @@ class Cell:
     version: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "settings", MappingProxyType(json.loads(json.dumps(dict(self.settings), sort_keys=True))))
+        object.__setattr__(
+            self, "settings", MappingProxyType(json.loads(json.dumps(dict(self.settings), sort_keys=True)))
+        )
 
     def as_json(self) -> dict[str, Any]:
         """The cell as plain JSON; equal cells give equal text."""

@@ -1,7 +1,7 @@
 """Run the cells of a grid that are not there yet, on one machine or many.
 
-joblib does the distribution. Every cell runs with the same number of threads wherever it runs, so that its numbers do not
-depend on how many others ran beside it.
+joblib does the distribution. Every cell runs with the same number of threads wherever it runs, so that its numbers do
+not depend on how many others ran beside it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ BACKENDS = ("processes", "dask")
 class Outcome:
     """What became of one cell.
 
-    ``state`` is ``"done"``, ``"there"`` (another process had computed it), ``"busy"`` (another one is at it), ``"failed"``, or
-    ``"repaired"`` (its file was damaged, so that it is computed again).
+    ``state`` is ``"done"``, ``"there"`` (another process had computed it), ``"busy"`` (another one is at it),
+    ``"failed"``, or ``"repaired"`` (its file was damaged, so that it is computed again).
     """
 
     cell: Cell
@@ -79,7 +79,9 @@ def run(
             except DamagedCell as error:
                 outcomes.append(Outcome(cell, "repaired", f"{error} (moved to {store.set_aside(cell).name})"))
         missing.append(cell)
-    bar = tqdm(total=len(cells), initial=len(cells) - len(missing), desc=experiment.name, unit="cell", disable=not progress)
+    bar = tqdm(
+        total=len(cells), initial=len(cells) - len(missing), desc=experiment.name, unit="cell", disable=not progress
+    )
     with _parallel(backend, scheduler, jobs) as parallel:
         for wait in (False, True):  # cells that another process holds come last, when there is nothing else to do
             tasks = (
@@ -159,11 +161,19 @@ class _parallel:
             try:
                 from distributed import Client
             except ImportError:
-                raise ModuleNotFoundError("the dask backend needs dask: pip install 'tutorial-lib[distributed]'") from None
-            self.client = Client(self.scheduler, timeout="30s") if self.scheduler else Client(n_workers=self.jobs, threads_per_worker=1)
+                raise ModuleNotFoundError(
+                    "the dask backend needs dask: pip install 'tutorial-lib[distributed]'"
+                ) from None
+            self.client = (
+                Client(self.scheduler, timeout="30s")
+                if self.scheduler
+                else Client(n_workers=self.jobs, threads_per_worker=1)
+            )
             self.context = joblib.parallel_config("dask", client=self.client)
         else:
-            self.context = joblib.parallel_config("loky", n_jobs=self.jobs, inner_max_num_threads=1 if self.jobs > 1 else None)
+            self.context = joblib.parallel_config(
+                "loky", n_jobs=self.jobs, inner_max_num_threads=1 if self.jobs > 1 else None
+            )
         self.context.__enter__()
         return self
 

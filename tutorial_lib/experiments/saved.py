@@ -15,8 +15,8 @@ from tutorial_lib.experiments.store import CellStore
 def save(experiment: Experiment, cells: Sequence[Cell], store: CellStore, folder: Path = RESULTS) -> list[Path]:
     """Write the rows of computed cells, and the arrays of the first seed, into result files; returns the files.
 
-    Arrays are named ``LABEL/NAME``, where LABEL is the cell's settings joined by ``/``. Scores are kept in half precision where
-    that leaves their order as it is, so that a figure can be drawn and a clone stays small.
+    Arrays are named ``LABEL/NAME``, where LABEL is the cell's settings joined by ``/``. Scores are kept in half
+    precision where that leaves their order as it is, so that a figure can be drawn and a clone stays small.
     """
     rows = [row for cell in cells for row in store.read(cell)[0]]
     files = [folder / f"{experiment.name}.csv"]
@@ -40,4 +40,5 @@ def _small(array: np.ndarray) -> np.ndarray:
         return array
     with np.errstate(over="ignore"):
         half = array.astype(np.float16)
-    return half if np.isfinite(half).all() and len(np.unique(half)) > 0.5 * len(np.unique(array)) else array.astype(np.float32)
+    fine = np.isfinite(half).all() and len(np.unique(half)) > 0.5 * len(np.unique(array))
+    return half if fine else array.astype(np.float32)

@@ -1,7 +1,7 @@
 """Where results wait: one file a cell, written once and whole.
 
-``FOLDER/EXPERIMENT/STUDY/KEY.npz`` holds a cell's rows (as JSON) and its arrays in one file, so that there is no moment at
-which one is there without the other.
+``FOLDER/EXPERIMENT/STUDY/KEY.npz`` holds a cell's rows (as JSON) and its arrays in one file, so that there is no moment
+at which one is there without the other.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class CellStore:
         return rows, arrays
 
     def rows(self, experiment: str, study: str | None = None) -> Iterator[Row | DamagedCell]:
-        """Rows of every stored cell of an experiment, in the order of the file names; for a damaged one, what is wrong with it."""
+        """Rows of every stored cell of an experiment, by file name; for a damaged one, what is wrong with it."""
         for path in sorted((self.folder / experiment).glob(f"{study or '*'}/*.npz")):
             try:
                 yield from self._open(path)[1]
@@ -97,4 +97,6 @@ class CellStore:
         except FileNotFoundError:
             raise
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise DamagedCell(f"{path} is damaged ({type(error).__name__}: {error}); delete it and run again") from error
+            raise DamagedCell(
+                f"{path} is damaged ({type(error).__name__}: {error}); delete it and run again"
+            ) from error

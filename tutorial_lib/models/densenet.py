@@ -1,7 +1,7 @@
 """DenseNet-BC for 32x32 images.
 
-Huang et al., "Densely connected convolutional networks", CVPR 2017: every layer reads all earlier maps of its block; "B" is
-a 1x1 bottleneck of four times the growth rate before each 3x3 convolution, "C" halves the maps between blocks.
+Huang et al., "Densely connected convolutional networks", CVPR 2017: every layer reads all earlier maps of its block;
+"B" is a 1x1 bottleneck of four times the growth rate before each 3x3 convolution, "C" halves the maps between blocks.
 """
 
 from __future__ import annotations
