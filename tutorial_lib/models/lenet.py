@@ -1,7 +1,8 @@
 """A LeNet-5-like network for small grey images.
 
 LeCun et al., "Gradient-based learning applied to document recognition", Proc. IEEE 1998: two convolutions, two
-poolings, two hidden linear layers. Ours pads both convolutions, pools by maximum and uses ReLU, so that it also fits 8x8 digits.
+poolings, two hidden linear layers. Ours pads both convolutions, pools by maximum and uses ReLU, so that it also fits
+8x8 digits.
 """
 
 from __future__ import annotations
