@@ -1,0 +1,74 @@
+"""Detectors: scores that say "this image is strange", all behind one contract.
+
+``fit`` returns the detector, ``predict`` a float64 array (N,), larger = stranger; see `Detector` for the whole of it.
+
+==================================  ==================================================  ====================
+looks at                            detectors                                           challenging data
+==================================  ==================================================  ====================
+logits                              `MSP`, `Entropy`, `MaxLogit`, `Energy`, `ODIN`      none
+penultimate features                `KNN`, `Mahalanobis`, `RelativeMahalanobis`         none
+last layer's gradient               `GradNorm`                                          none
+gradients of every layer            `GradientSum`, `GradientDensity`                    none
+gradients, logits and features      `GradientFusion`, any `Combination`                 none
+stages, with a second stage         `MahalanobisEnsemble`, `LID`                        seen in ``fit``
+gradients, with a second stage      `Purview`                                           seen in ``fit``
+controls of the second stage        `LogitsControl`, `PenultimateControl`,              seen in ``fit``
+                                    `ActivationNormsControl`
+settings chosen with them           `Tuned`                                             seen in ``fit``
+==================================  ==================================================  ====================
+"""
+
+from tutorial_lib.detectors.base import Detector, NotFittedError, SupervisedDetector
+from tutorial_lib.detectors.combination import Combination, GradientFusion, Tail
+from tutorial_lib.detectors.controls import ActivationNormsControl, LogitsControl, PenultimateControl
+from tutorial_lib.detectors.energy import Energy
+from tutorial_lib.detectors.entropy import Entropy
+from tutorial_lib.detectors.gradient_density import GradientDensity
+from tutorial_lib.detectors.gradient_features import log_squared_norms
+from tutorial_lib.detectors.gradient_sum import GradientSum
+from tutorial_lib.detectors.gradnorm import GradNorm
+from tutorial_lib.detectors.knn import KNN
+from tutorial_lib.detectors.layers import stage_features, stage_names
+from tutorial_lib.detectors.lid import LID
+from tutorial_lib.detectors.mahalanobis import Mahalanobis
+from tutorial_lib.detectors.mahalanobis_ensemble import MahalanobisEnsemble
+from tutorial_lib.detectors.max_logit import MaxLogit
+from tutorial_lib.detectors.msp import MSP
+from tutorial_lib.detectors.odin import ODIN
+from tutorial_lib.detectors.purview import Purview
+from tutorial_lib.detectors.relative_mahalanobis import RelativeMahalanobis
+from tutorial_lib.detectors.second_stage import SecondStageDetector, logistic_regression, two_layers
+from tutorial_lib.detectors.tuned import Tuned
+
+__all__ = [
+    "KNN",
+    "LID",
+    "MSP",
+    "ODIN",
+    "ActivationNormsControl",
+    "Combination",
+    "Detector",
+    "Energy",
+    "Entropy",
+    "GradNorm",
+    "GradientDensity",
+    "GradientFusion",
+    "GradientSum",
+    "LogitsControl",
+    "Mahalanobis",
+    "MahalanobisEnsemble",
+    "MaxLogit",
+    "NotFittedError",
+    "PenultimateControl",
+    "Purview",
+    "RelativeMahalanobis",
+    "SecondStageDetector",
+    "SupervisedDetector",
+    "Tail",
+    "Tuned",
+    "log_squared_norms",
+    "logistic_regression",
+    "stage_features",
+    "stage_names",
+    "two_layers",
+]

@@ -1,0 +1,130 @@
+"""Several unsupervised detectors as one, by how far each score lies in the tail of known images.
+
+Fisher, "Statistical methods for research workers", 1925, section 21.1; the tail probabilities are the conformal
+p-values of Bates et al., "Testing for outliers with conformal p-values", Annals of Statistics 2023. Putting gradients,
+confidence and neighbours together is this course's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tutorial_lib.detectors.base import Detector, split
+from tutorial_lib.detectors.energy import Energy
+from tutorial_lib.detectors.gradient_density import GradientDensity
+from tutorial_lib.detectors.knn import KNN
+
+FEWEST = 20
+
+
+class Combination(Detector):
+    r"""Fisher's sum :math:`-\sum_i \log p_i` of the tail probabilities p_i of the detectors' scores.
+
+    p is the share of known images that score at least as high, see `Tail`. Scores of any unit become comparable, no
+    weight is chosen, and no unknown image is needed. Larger is stranger: an image is strange if one detector is very
+    surprised or several are somewhat.
+
+    Args:
+        detectors: of the same model, each learning from known images at most.
+
+    ``fit(known)`` wants images that the network was not trained on. Two thirds go to the detectors' own ``fit``, the
+    last third measures the
+    tails: on images that a detector was fitted to, its scores are too low. Challenging data seen in ``fit``: none.
+    """
+
+    requires_fit = True
+
+    def __init__(self, detectors: Sequence[Detector]) -> None:
+        if not detectors:
+            raise ValueError("there is nothing to combine: give at least one detector")
+        super().__init__(detectors[0].model)
+        for detector in detectors:
+            if detector.model is not self.model:
+                raise ValueError("all detectors must look at the same model")
+            if detector.supervised:
+                raise ValueError(f"{type(detector).__name__} needs challenging images; a combination takes none")
+        self.detectors = list(detectors)
+
+    def _fit(self, images: Tensor, labels: Tensor | None) -> None:
+        fitted, fitted_labels, held_out, _ = split(images, labels, 2 / 3)
+        if len(held_out) < FEWEST:
+            raise ValueError(
+                f"the tails need at least {FEWEST} held-out images, a third of known; got {len(images)} in all"
+            )
+        self._tails = []
+        for detector in self.detectors:
+            detector.fit(fitted if fitted_labels is None else (fitted, fitted_labels))
+            self._tails.append(Tail.fit(detector.predict(held_out)))
+
+    def _score(self, images: Tensor) -> Tensor:
+        surprises = [
+            tail.surprise(detector._score(images).double().cpu().numpy())
+            for detector, tail in zip(self.detectors, self._tails, strict=True)
+        ]
+        return torch.from_numpy(np.sum(surprises, axis=0))
+
+
+class GradientFusion(Combination):
+    """Gradients, confidence and neighbours: `GradientDensity` for two labels, `Energy` and `KNN`, combined by their
+    tails.
+
+    The size and shape of gradients give away far shifts (textures, other alphabets, noise) that confidence misses;
+    confidence sees near ones (an unseen class) that gradients miss; none of the four needs to see an unknown image.
+    Larger is stranger.
+
+    Args:
+        model: classifier with ``features(images)`` -> (N, D), such as `tutorial_lib.models.Classifier`.
+        k: neighbour that `KNN` measures to.
+
+    ``fit(known)`` as in `Combination`. Challenging data seen in ``fit``: none.
+    """
+
+    def __init__(self, model: nn.Module, k: int = 10) -> None:
+        super().__init__(
+            [
+                GradientDensity(model, "uniform", "ce"),
+                GradientDensity(model, "ones", "bce"),
+                Energy(model),
+                KNN(model, k),
+            ]
+        )
+
+
+class Tail:
+    r"""Upper tail of a score's distribution among known images, as a surprise :math:`-\log p`, in nats.
+
+    Up to the largest of the n calibration scores, :math:`p = (1 + \#\{\text{scores} \ge s\}) / (n + 1)`: a known image
+    that is exchangeable with them gets p <= alpha with probability at most alpha, whatever the distribution. Beyond,
+    where counting has nothing left to count, the surprise goes on as a straight line (an exponential tail, of the mean
+    excess over the upper tenth), so that what is stranger still scores higher.
+
+    >>> tail = Tail.fit(np.arange(99.0))
+    >>> np.exp(-tail.surprise(np.array([-1.0, 49.0, 98.0]))).round(2)
+    array([1.  , 0.51, 0.02])
+    >>> tail.surprise(np.array([198.0])) > tail.surprise(np.array([98.5]))
+    array([ True])
+    """
+
+    def __init__(self, ordered: NDArray[np.float64], scale: float) -> None:
+        self.ordered = ordered
+        self.scale = scale
+
+    @classmethod
+    def fit(cls, scores: NDArray[np.float64]) -> Self:
+        """From calibration scores (n,), finite, larger = stranger."""
+        ordered = np.sort(scores)
+        high = np.quantile(ordered, 0.9)
+        return cls(ordered, float((ordered[ordered >= high] - high).mean()))
+
+    def surprise(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """-log p of each score, at least 0."""
+        n = len(self.ordered)
+        at_least = n - np.searchsorted(self.ordered, scores, side="left")
+        beyond = np.maximum(scores - self.ordered[-1], 0)
+        return np.log((n + 1) / (1 + at_least)) + (beyond / self.scale if self.scale > 0 else beyond)

@@ -1,0 +1,46 @@
+"""The Purview detector: a trained second stage on gradient features.
+
+Lee et al., "Probing the purview of neural networks via gradient analysis", IEEE Access 2023; the same features in Lee &
+AlRegib, "Open-set recognition with gradient-based representations", ICIP 2021.
+"""
+
+from __future__ import annotations
+
+from sklearn.base import BaseEstimator
+from torch import Tensor, nn
+
+from tutorial_lib.detectors.gradient_features import log_squared_norms
+from tutorial_lib.detectors.second_stage import SecondStageDetector
+
+
+class Purview(SecondStageDetector):
+    r"""How sure a network H is that an image is a challenging one, from the image's gradient norms alone.
+
+    The features are :math:`\log \lVert \partial \ell / \partial \theta_p \rVert^2`, one for every parameter tensor p,
+    where :math:`\ell` is the binary cross-entropy of the logits with a label that no training image had: all ones.
+    Larger is stranger.
+
+    Args:
+        model: classifier, images (N, C, H, W) in [0, 1] to logits (N, K).
+        second_stage: H, a scikit-learn classifier; by default one hidden layer of 64, see `two_layers`.
+        label, loss: see `tutorial_lib.gradients.squared_norms`.
+        seed: of the default H.
+
+    ``fit(known, challenging)``. Challenging data seen in ``fit``: yes. What it scores on images of other kinds is
+    another question, which is why `challenging_data_for` a test set belongs beside every number.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        second_stage: BaseEstimator | None = None,
+        label: str = "ones",
+        loss: str = "bce",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(model, second_stage, seed)
+        self.label = label
+        self.loss = loss
+
+    def _features(self, images: Tensor) -> Tensor:
+        return log_squared_norms(self.model, images, self.label, self.loss)
