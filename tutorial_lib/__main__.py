@@ -1,7 +1,8 @@
 """The command line: ``python -m tutorial_lib COMMAND``.
 
-A command lives beside what it commands. Each module named in ``COMMANDS`` has a function ``register(subparsers)`` that adds its sub-parsers and
-sets ``run``, a function of the parsed arguments that returns the exit status, as their default. It imports what is slow inside ``run``.
+A command lives beside what it commands. Each module named in ``COMMANDS`` has a function
+``register(subparsers)`` that adds its sub-parsers and sets ``run``, a function of the parsed arguments that
+returns the exit status, as their default. It imports what is slow inside ``run``.
 """
 
 from __future__ import annotations
@@ -15,12 +16,18 @@ from tutorial_lib import __version__
 from tutorial_lib.checkpoints import CheckpointError
 from tutorial_lib.data.errors import DataDamaged, DataUnavailable
 
-COMMANDS: tuple[str, ...] = ("tutorial_lib.data.command",)
+COMMANDS: tuple[str, ...] = (
+    "tutorial_lib.data.command",
+    "tutorial_lib.training_command",
+    "tutorial_lib.experiments.command",
+)
 
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line, with every command registered."""
-    root = argparse.ArgumentParser(prog="python -m tutorial_lib", description="Uncertainty at inference in neural networks: the course's tools.")
+    root = argparse.ArgumentParser(
+        prog="python -m tutorial_lib", description="Uncertainty at inference in neural networks: the course's tools."
+    )
     root.add_argument("--version", action="version", version=f"tutorial_lib {__version__}")
     subparsers = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in COMMANDS:
@@ -29,7 +36,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 if it did what was asked, 1 if something it needs is missing or damaged, 2 for a command line it does not know."""
+    """Run one command and return the exit status.
+
+    0: it did what was asked; 1: something that it needs is missing or damaged; 2: no such command or option.
+    """
     parsed = parser().parse_args(arguments)
     try:
         return int(parsed.run(parsed))

@@ -2,14 +2,14 @@
 
 A chapter names its study once, ``study = load_study()``, and runs unchanged on any of them.
 
-========== ============================= ======== ======================================================================
-study      in-distribution               network  shifts besides ``photographs``, ``rotated``, ``inverted`` and ``noise``
-========== ============================= ======== ======================================================================
-digits     scikit-learn's digits 0 to 7  lenet    unseen_classes
-mnist      MNIST                         lenet    fashion_mnist, notmnist, cifar10, tiny_imagenet, textures
-cifar10    CIFAR-10                      resnet20 svhn, tiny_imagenet, textures, mnist, fashion_mnist, notmnist
-svhn       SVHN                          resnet20 cifar10, tiny_imagenet, textures, mnist, fashion_mnist, notmnist
-========== ============================= ======== ======================================================================
+======== ============================= ======== ================================================================
+study    in-distribution               network  shifts, besides photographs, rotated, inverted and noise
+======== ============================= ======== ================================================================
+digits   scikit-learn's digits 0 to 7  lenet    unseen_classes
+mnist    MNIST                         lenet    fashion_mnist, notmnist, cifar10, tiny_imagenet, textures
+cifar10  CIFAR-10                      resnet20 svhn, tiny_imagenet, textures, mnist, fashion_mnist, notmnist
+svhn     SVHN                          resnet20 cifar10, tiny_imagenet, textures, mnist, fashion_mnist, notmnist
+======== ============================= ======== ================================================================
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Shift:
     data_set: str | None = None
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Study:
     """In-distribution images, split by source image, and named shifts of the same shape. Made by :func:`load_study`.
 
@@ -71,6 +71,8 @@ class Study:
         splits: makes train, validation and test set.
         shifts: every shift by name.
         recipes: arguments of :class:`tutorial_lib.training.TrainingConfig` by network; ``""`` for any other network.
+        normalisation: mean and standard deviation of the pixels, channel by channel, as the field uses them; measured
+            on the training images where it has no convention.
     """
 
     name: str
@@ -78,10 +80,15 @@ class Study:
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     network: str
-    splits: Callable[[], Splits] = field(repr=False)
-    shifts: Mapping[str, Shift] = field(repr=False)
-    recipes: Mapping[str, Mapping[str, Any]] = field(repr=False)
-    _loaded: dict[str, ImageSet] = field(default_factory=dict, init=False, repr=False)
+    splits: Callable[[], Splits]
+    shifts: Mapping[str, Shift]
+    recipes: Mapping[str, Mapping[str, Any]]
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = field(default=None, repr=False)
+    _loaded: dict[str, ImageSet] = field(default_factory=dict, init=False)
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.image_shape))
+        return f"Study({self.name!r}: {self.title}; {self.num_classes} classes, images {shape}, {self.network})"
 
     @property
     def num_classes(self) -> int:
@@ -121,8 +128,8 @@ class Study:
     def shift(self, name: str) -> ImageSet:
         """Images of one shift in the shape of the study; the same ones at every call.
 
-        Its ``note`` says which part of the data set they are and how they were brought into shape. Labels and class names
-        are those of the data set that the images come from.
+        Its ``note`` says which part of the data set they are and how they were brought into shape. Labels and
+        class names are those of the data set that the images come from.
 
         Raises:
             ValueError: this study has no such shift.
@@ -134,7 +141,9 @@ class Study:
         if key not in self._loaded:
             images = self.shifts[name].load(self)
             if images.image_shape != self.image_shape:
-                raise RuntimeError(f"{self.name}: shift {name} has the shape {images.image_shape}, not {self.image_shape}")
+                raise RuntimeError(
+                    f"{self.name}: shift {name} has the shape {images.image_shape}, not {self.image_shape}"
+                )
             self._loaded[key] = images
         return self._loaded[key]
 
@@ -143,9 +152,10 @@ class Study:
     ) -> Classifier:
         """A network trained on :attr:`train`, in evaluation mode.
 
-        Taken from the weights that come with the library if it has them, else from the cache folder (``TUTORIAL_CACHE``,
-        default ``~/.cache/tutorial_lib``), else trained now and kept there. What is cached belongs to its settings, its
-        training images and the source of the models and the trainer: change one and it is trained again.
+        Taken from the weights that come with the library if it has them, else from the cache folder
+        (``TUTORIAL_CACHE``, default ``~/.cache/tutorial_lib``), else trained now and kept there. What is cached
+        belongs to its settings, its training images and the source of the models and the trainer: change one
+        and it is trained again.
 
         Args:
             network: one of ``tutorial_lib.models.NETWORKS``; the study's own when left out.
@@ -186,14 +196,18 @@ def _split_digits() -> Splits:
     # in the order of the data set, not class by class
     train_set, validation_set, test_set = (everything.subset(torch.cat(chosen).sort().values) for chosen in parts)
     names = everything.class_names[:KNOWN_DIGITS]
-    return replace(train_set, class_names=names), replace(validation_set, class_names=names), replace(test_set, class_names=names)
+    return (
+        replace(train_set, class_names=names),
+        replace(validation_set, class_names=names),
+        replace(test_set, class_names=names),
+    )
 
 
 def _official_splits(name: str) -> Splits:
-    """The published test split; the last 5,000 images of the published training split for validation, the others to train.
+    """Test split as published; the last 5,000 images of the published training split to validate, the others to train.
 
-    In MNIST neighbours are often by one writer and in SVHN of one house, so a cut between them separates more than a draw.
-    CIFAR-10 is published in random order.
+    In MNIST neighbours are often by one writer and in SVHN of one house, so a cut between them separates more
+    than a draw. CIFAR-10 is published in random order.
     """
     everything, test = load_images(name, "train", complete=True), load_images(name, "test", complete=True)
     train = len(everything) - VALIDATION
@@ -258,11 +272,15 @@ FASHION = _of("fashion_mnist", "far", "clothes (Fashion-MNIST)")
 TEXTURES = _of("textures", "far", "textures (DTD)")
 THINGS = _of("tiny_imagenet", "far", "200 kinds of things (Tiny ImageNet)")
 THINGS_LIKE_CIFAR10 = _of(
-    "tiny_imagenet", "near", "200 kinds of things (Tiny ImageNet), some of them also in CIFAR-10: cats, dogs, frogs, trucks …"
+    "tiny_imagenet",
+    "near",
+    "200 kinds of things (Tiny ImageNet), some of them also in CIFAR-10: cats, dogs, frogs, trucks …",
 )
 
 # ----------------------------------------------------------------------------------------------------------------------
 # The studies
+
+_ADAM = {"optimizer": "adam", "learning_rate": 3e-3, "weight_decay": 0.0}  # for networks without batch norm
 
 _STUDIES = (
     Study(
@@ -274,8 +292,7 @@ _STUDIES = (
         splits=_split_digits,
         shifts=_shifts(Shift("unseen_classes", "near", "the digits 8 and 9, never trained on", _unseen_classes)),
         recipes={
-            "lenet": {"epochs": 30, "batch_size": 64, "learning_rate": 1e-2, "optimizer": "adam", "weight_decay": 0.0}
-            | {"shift": 1, "flip": False},
+            "lenet": {"epochs": 30, "batch_size": 64, "shift": 1, "flip": False, **_ADAM, "learning_rate": 1e-2},
             "": {"epochs": 30, "batch_size": 64, "shift": 1, "flip": False},
         },
     ),
@@ -288,7 +305,7 @@ _STUDIES = (
         splits=partial(_official_splits, "mnist"),
         shifts=_shifts(FASHION, LETTERS, CIFAR10, THINGS, TEXTURES),
         recipes={
-            "lenet": {"epochs": 6, "learning_rate": 3e-3, "optimizer": "adam", "weight_decay": 0.0, "shift": 2, "flip": False},
+            "lenet": {"epochs": 6, "shift": 2, "flip": False, **_ADAM},
             "": {"epochs": 10, "shift": 2, "flip": False},
         },
     ),
@@ -301,9 +318,10 @@ _STUDIES = (
         splits=partial(_official_splits, "cifar10"),
         shifts=_shifts(HOUSE_NUMBERS, THINGS_LIKE_CIFAR10, TEXTURES, DIGITS, FASHION, LETTERS),
         recipes={
-            "lenet": {"epochs": 20, "learning_rate": 2e-3, "optimizer": "adam", "weight_decay": 0.0},
+            "lenet": {"epochs": 20, **_ADAM},
             "": {},
         },
+        normalisation=((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     ),
     Study(
         name="svhn",
@@ -314,7 +332,7 @@ _STUDIES = (
         splits=partial(_official_splits, "svhn"),
         shifts=_shifts(CIFAR10, THINGS, TEXTURES, OTHER_DIGITS, FASHION, LETTERS),
         recipes={
-            "lenet": {"epochs": 10, "learning_rate": 2e-3, "optimizer": "adam", "weight_decay": 0.0, "flip": False},
+            "lenet": {"epochs": 10, "flip": False, **_ADAM},
             "": {"epochs": 20, "flip": False},
         },
     ),
@@ -335,7 +353,7 @@ def load_study(name: str | None = None) -> Study:
 
     >>> study = load_study("digits")
     >>> study
-    Study(name='digits', title='Handwritten digits 0 to 7', class_names=('0', '1', '2', '3', '4', '5', '6', '7'), image_shape=(1, 8, 8), network='lenet')
+    Study('digits': Handwritten digits 0 to 7; 8 classes, images 1x8x8, lenet)
     >>> len(study.train), len(study.validation), len(study.test)
     (794, 216, 433)
     >>> study.shift("unseen_classes")

@@ -1,7 +1,8 @@
 """Trained classifiers of a study: those that come with the library, those in the cache, and those that are trained now.
 
-A cached network lies in ``models/STUDY_NETWORK_seedN_KEY`` in the cache folder. KEY is a hash of all that its weights depend on: the
-settings, the training images, and the source of the models and of the trainer (without comments and docstrings).
+A cached network lies in ``models/STUDY_NETWORK_seedN_KEY`` in the cache folder. KEY is a hash of all that its
+weights depend on: the settings, the training images, and the source of the models and of the trainer (without
+comments and docstrings).
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from tutorial_lib.models import Classifier, build
 from tutorial_lib.studies import Study
 from tutorial_lib.training import TrainingConfig, accuracy, augment, train_classifier
 
-__all__ = ["SHIPPED", "cached_folder", "recipe", "shipped_file", "trained_classifier"]
+__all__ = ["SHIPPED", "cached_folder", "recipe", "ship", "shipped_file", "trained_classifier"]
 
 #: Folder of the weights that come with the library.
 SHIPPED = Path(__file__).parent / "weights"
 
-#: A training of more images than this (epochs times training images) says what it is about to cost, and can be resumed.
-#: A smaller one is over in seconds. It runs in one thread: for such small steps more threads gain nothing, and on a busy
-#: machine they wait for each other longer than they work.
+#: A training of more images than this (epochs times training images) says what it will cost, and can be resumed.
+#: A smaller one is over in seconds and runs in one thread: for such small steps more threads gain nothing, and on a
+#: busy machine they wait for each other longer than they work.
 LONG = 100_000
 
 
@@ -69,12 +70,25 @@ def trained_classifier(study: Study, network: str, seed: int, progress: bool) ->
     return _with_weights(model, state)
 
 
+def ship(study: Study, network: str, seed: int, command: str) -> Path:
+    """Put a network from the cache among the weights that come with the library, in half precision; returns the file.
+
+    The record beside it says what made it: the command, the settings, the accuracy on validation and test images.
+    """
+    state, record = load_checkpoint(cached_folder(study, network, recipe(study, network, seed)) / "model.pt")
+    halved = {name: v.half().float() if v.is_floating_point() else v for name, v in state.items()}
+    model = _with_weights(build(network, study.num_classes, study.image_shape), halved)
+    record |= {"command": command, "test_accuracy": accuracy(model, study.test), "test_images": len(study.test)}
+    return save_checkpoint(shipped_file(study, network, seed), state, record, half=True)
+
+
 def cached_folder(study: Study, network: str, config: TrainingConfig) -> Path:
     """The folder in the cache for exactly this training."""
     content = hashlib.sha256()
-    content.update(json.dumps([study.image_shape, study.num_classes, network, dataclasses.asdict(config)]).encode())
-    content.update(study.train.images.contiguous().numpy())
-    content.update(study.train.labels.contiguous().numpy())
+    settings = [study.image_shape, study.normalisation, study.num_classes, network, dataclasses.asdict(config)]
+    content.update(json.dumps(settings).encode())
+    content.update(study.train.images.contiguous().numpy().data)
+    content.update(study.train.labels.contiguous().numpy().data)
     content.update(_source().encode())
     return cache_folder() / "models" / f"{study.name}_{network}_seed{config.seed}_{content.hexdigest()[:12]}"
 
@@ -82,13 +96,15 @@ def cached_folder(study: Study, network: str, config: TrainingConfig) -> Path:
 def _source() -> str:
     """The code that decides what is trained and how, without comments and docstrings."""
     library = Path(__file__).parent
-    files = [library / "training.py", *sorted(path for path in (library / "models").glob("*.py") if path.name != "predict.py")]
+    models = sorted(path for path in (library / "models").glob("*.py") if path.name != "predict.py")
+    files = [library / "training.py", *models]
     return "\n".join(f"{file.name}: {_without_docstrings(file.read_text(encoding='utf-8'))}" for file in files)
 
 
 def _without_docstrings(source: str) -> str:
-    """
-    >>> _without_docstrings("def f():\\n    'Says one.'\\n    return 1") == _without_docstrings("def f(): return 1  # one")
+    """The syntax tree as text.
+
+    >>> _without_docstrings("def f():\\n    'One.'\\n    return 1") == _without_docstrings("def f(): return 1  # one")
     True
     """
     tree = ast.parse(source)
@@ -117,7 +133,7 @@ def _cached(folder: Path) -> dict[str, Any] | None:
 
 @contextmanager
 def _only_one(folder: Path) -> Iterator[bool]:
-    """Let one process train while others wait; yields whether it could be arranged (it cannot where files have no locks)."""
+    """Let one process train while others wait; yields whether that could be arranged (Windows has no such locks)."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
@@ -130,7 +146,7 @@ def _only_one(folder: Path) -> Iterator[bool]:
 
 
 def _train(study: Study, network: str, config: TrainingConfig, folder: Path, progress: bool, resumable: bool) -> None:
-    pixels = as_float(study.train.images[:: max(1, len(study.train) // 10_000)])
+    mean, std = study.normalisation or _measured(study.train.images)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     long = config.epochs * len(study.train) > LONG
     resume_from = folder.with_name(folder.name + "_unfinished.pt") if long and resumable else None
@@ -139,13 +155,7 @@ def _train(study: Study, network: str, config: TrainingConfig, folder: Path, pro
         if not long:
             torch.set_num_threads(1)
         torch.random.default_generator.manual_seed(config.seed)  # the CPU's: CUDA's random state is left alone
-        model = build(
-            network,
-            study.num_classes,
-            study.image_shape,
-            mean=pixels.mean((0, 2, 3)).tolist(),
-            std=pixels.std((0, 2, 3)).tolist(),
-        ).to(device)
+        model = build(network, study.num_classes, study.image_shape, mean, std).to(device)
         if long:
             print(
                 f"training {network} on {study.name}: {config.epochs} epochs of {len(study.train):,} images, "
@@ -178,11 +188,18 @@ def _train(study: Study, network: str, config: TrainingConfig, folder: Path, pro
         unfinished.rmdir()
 
 
+def _measured(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, over about 10,000 images at most."""
+    pixels = as_float(images[:: max(1, len(images) // 10_000)])
+    return tuple(pixels.mean((0, 2, 3)).tolist()), tuple(pixels.std((0, 2, 3)).tolist())
+
+
 def _estimate(model: Classifier, images: Tensor, config: TrainingConfig) -> str:
     """How long the training will take, from two steps on a copy of the model; the first one warms up."""
     twin = copy.deepcopy(model).train()
     device = next(twin.parameters()).device
-    batch = augment(images, torch.arange(config.batch_size), config.shift, config.flip, torch.Generator().manual_seed(0)).to(device)
+    first = torch.arange(config.batch_size)
+    batch = augment(images, first, config.shift, config.flip, torch.Generator().manual_seed(0)).to(device)
     for _ in range(2):
         start = time.perf_counter()
         twin(batch).sum().backward()

@@ -14,19 +14,30 @@ from tutorial_lib.data.errors import DataDamaged, DataUnavailable
 from tutorial_lib.data.images import ImageSet, as_float, check_images
 from tutorial_lib.data.registry import DataSet, load_part, suggestion
 
-__all__ = ["DATASETS", "DataDamaged", "DataSet", "DataUnavailable", "ImageSet", "as_float", "check_images", "load_images"]
+__all__ = [
+    "DATASETS",
+    "DataDamaged",
+    "DataSet",
+    "DataUnavailable",
+    "ImageSet",
+    "as_float",
+    "check_images",
+    "load_images",
+]
 
 
 def load_images(name: str, split: str | None = None, complete: bool = False) -> ImageSet:
     """Images of a data set in their own size and colours.
 
-    Read from the folder ``TUTORIAL_DATA``: from the published files in torchvision's layout if they are there, else from a smaller copy, whose
-    ``note`` says which part of the original it is. Every file with a published checksum is checked against it.
+    Read from the folder ``TUTORIAL_DATA``: from the published files in torchvision's layout if they are there,
+    else from a smaller copy, whose ``note`` says which part of the original it is. Every file with a published
+    checksum is checked against it.
 
     Args:
         name: one of ``DATASETS``.
-        split: ``"train"``, ``"validation"``, ``"test"`` or ``"all"``, as the data set is published. Left out: images to be used as strangers,
-            that is the test split, or else what there is (``"all"``, validation, train, in this order).
+        split: ``"train"``, ``"validation"``, ``"test"`` or ``"all"``, as the data set is published. Left out:
+            images to be used as strangers, that is the test split, or else what there is (``"all"``,
+            validation, train, in this order).
         complete: refuse a smaller copy.
 
     Raises:

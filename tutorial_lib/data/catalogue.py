@@ -1,7 +1,8 @@
 """The data sets of the course: files, checksums, classes, terms.
 
-MD5 sums of the originals are those that torchvision or the authors publish (for MNIST and Fashion-MNIST, of the unpacked files); those of the
-smaller copies are of the files that come with this course. The MD5 of a 31 MB file takes about 60 ms, so every file is checked before it is opened.
+MD5 sums of the originals are those that torchvision or the authors publish (for MNIST and Fashion-MNIST, of the
+unpacked files); those of the smaller copies are of the files that come with this course. The MD5 of a 31 MB
+file takes about 60 ms, so every file is checked before it is opened.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ def _command(name: str) -> str:
     return f"python -m tutorial_lib data --download {name}"
 
 
-# ---------------------------------------------------------------------------------------------------------------------------------------
-# Downloads: torchvision fetches, checks and unpacks. It is imported only here, because its import takes longer than most data sets.
+# ----------------------------------------------------------------------------------------------------------------------
+# Downloads: torchvision fetches, checks and unpacks. It is imported only here, because its import takes its time.
 
 
 def _torchvision(class_name: str, folder: str = "", **arguments: tuple[Any, ...]) -> Callable[[Path], None]:
@@ -68,7 +69,7 @@ def _archive(url: str, md5: str, filename: str) -> Callable[[Path], None]:
     return download
 
 
-# ---------------------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 # What comes with scikit-learn
 
 
@@ -94,7 +95,7 @@ PHOTOGRAPH_PATCHES = DataSet(
     terms="CC BY (china.jpg by danielbuechele, flower.jpg by dany13)",
 )
 
-# ---------------------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 # The MNIST family: four files in the IDX format, as torchvision unpacks them
 
 
@@ -114,7 +115,7 @@ MNIST = DataSet(
                     "MNIST/raw/train-images-idx3-ubyte",
                     {
                         "6bbc9ace898e44ae57da46a324031adb": "",
-                        "ce6591778dae9b79a1e475311951ee2e": "training images from number 17,435 on have pixels of value 1 set to 0",
+                        "ce6591778dae9b79a1e475311951ee2e": "in images from number 17,435 on, pixels of value 1 are 0",
                     },
                 ),
                 _one("MNIST/raw/train-labels-idx1-ubyte", "a25bea736e30d166cdddb491f175f624"),
@@ -178,7 +179,7 @@ FASHION_MNIST = DataSet(
 
 
 def _not_mnist_folder(paths: list[Path]) -> Content:
-    """Ten folders A to J of 28x28 PNGs. Two files of the published archive are empty or cut off; they are left out, as everybody does."""
+    """Ten folders A to J of 28x28 PNGs, without the two files of the published archive that are empty or cut off."""
     files = sorted(path for path in paths[0].glob("[A-J]/*.png") if path.name not in NOT_MNIST_UNREADABLE)
     return Content(*read_image_files(files, ["ABCDEFGHIJ".index(path.parent.name) for path in files], mode="L"))
 
@@ -204,7 +205,7 @@ NOT_MNIST = DataSet(
     terms="no licence stated (Bulatov 2011)",
 )
 
-# ---------------------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 # 32x32 colour
 
 CIFAR10 = DataSet(
@@ -251,7 +252,9 @@ def _svhn(paths: list[Path]) -> Content:
 def _svhn_parts(folder: str) -> tuple[Part, Part]:
     return (
         Part("train", (_one(f"{folder}train_32x32.mat", "e26dedcc434d2e4c54c9b2d4a06d8373"),), _svhn, 73_257),
-        Part("test", (_one(f"{folder}test_32x32.mat", "eb5a983be6a315427106f1b164d9cef3"),), _svhn, 26_032, first=73_257),
+        Part(
+            "test", (_one(f"{folder}test_32x32.mat", "eb5a983be6a315427106f1b164d9cef3"),), _svhn, 26_032, first=73_257
+        ),
     )
 
 
@@ -276,7 +279,7 @@ SVHN = DataSet(
     download=_torchvision("SVHN", "svhn", split=("train", "test")),
 )
 
-# ---------------------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 # Larger natural images
 
 
@@ -353,7 +356,7 @@ TINY_IMAGENET = DataSet(
 
 
 def _textures_folder(wanted: tuple[str, ...], paths: list[Path]) -> Content:
-    """Lists of the three splits (partition 1), then the folder of images. Centre squares of 32x32, so that all have one size."""
+    """Lists of the three splits (partition 1), then the folder of images; centre squares, so that all have one size."""
     *lists, folder = paths
     split_of = {name: path.name for path in lists for name in path.read_text().split()}
     everything = sorted(split_of)
@@ -389,7 +392,7 @@ TEXTURES = DataSet(
     download=_torchvision("DTD", split=("test",)),
 )
 
-# ---------------------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 # Medical
 
 
@@ -422,7 +425,9 @@ PNEUMONIA_MNIST = DataSet(
     how_to_get=_command("pneumonia_mnist"),
     terms="CC BY 4.0 (MedMNIST v2)",
     download=_archive(
-        "https://zenodo.org/records/6496656/files/pneumoniamnist.npz", "28209eda62fecd6e6a2d98b1501bb15f", "pneumoniamnist.npz"
+        "https://zenodo.org/records/6496656/files/pneumoniamnist.npz",
+        "28209eda62fecd6e6a2d98b1501bb15f",
+        "pneumoniamnist.npz",
     ),
 )
 

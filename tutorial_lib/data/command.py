@@ -21,8 +21,8 @@ class State(NamedTuple):
     """A data set on this machine.
 
     Attributes:
-        word: ``"embedded"``, ``"ready"`` (every split as published), ``"part"`` (something is missing or smaller), ``"missing"`` (nothing is
-            there) or ``"damaged"``.
+        word: ``"embedded"``, ``"ready"`` (every split as published), ``"part"`` (something is missing or
+            smaller), ``"missing"`` (nothing is there) or ``"damaged"``.
         lines: one for each split that is there, then what is wrong or how to get the rest.
     """
 
@@ -71,7 +71,7 @@ def _where(part: Part) -> str:
 
 
 def listing(names: list[str], terms: bool = False) -> tuple[str, dict[str, str]]:
-    """What the command prints, at most 100 columns wide where no path is longer, and the state of each data set by name."""
+    """What the command prints (100 columns, unless a path is longer) and the state of each data set by name."""
     rows, words = [], {}
     for name in names:
         found = state(DATASETS[name])
@@ -79,7 +79,12 @@ def listing(names: list[str], terms: bool = False) -> tuple[str, dict[str, str]]
         rows.append(f"{name:<17}{found.word:<10}{DATASETS[name].title}")
         for line in [*found.lines, *([f"terms: {DATASETS[name].terms}"] if terms else [])]:
             rows += textwrap.wrap(
-                line, WIDTH, initial_indent=" " * 27, subsequent_indent=" " * 29, break_long_words=False, break_on_hyphens=False
+                line,
+                WIDTH,
+                initial_indent=" " * 27,
+                subsequent_indent=" " * 29,
+                break_long_words=False,
+                break_on_hyphens=False,
             )
     return "\n".join(rows), words
 
@@ -89,11 +94,17 @@ def register(subparsers: Any) -> None:
     command = subparsers.add_parser(
         "data",
         help="which data sets are here, and how to get the others",
-        description="List the data sets of the course and their state on this machine. Files are checked against their published MD5 sums.",
-        epilog="Exit status: 0; 1 if a file is damaged, a data set named on the command line is missing, or a download failed.",
+        description="List the data sets of the course and their state here. Files are checked against published sums.",
+        epilog="Exit status: 1 if a file is damaged, a data set you named is missing or a download failed; else 0.",
     )
     command.add_argument("names", nargs="*", metavar="NAME", help="only these data sets")
-    command.add_argument("--download", action="append", default=[], metavar="NAME", help="fetch a data set through torchvision (needs the internet)")
+    command.add_argument(
+        "--download",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="fetch a data set through torchvision (needs the internet)",
+    )
     command.set_defaults(run=run)
 
 
@@ -127,5 +138,5 @@ def download(data_set: DataSet) -> None:
     print(f"downloading {data_set.name} to {folder} ({data_set.terms})", flush=True)
     try:
         data_set.download(folder)
-    except (OSError, RuntimeError) as error:  # torchvision raises either for a host that does not answer and for a wrong checksum
+    except (OSError, RuntimeError) as error:  # no answer, or a wrong checksum
         raise DataUnavailable(f"could not download {data_set.name} to {folder}: {error}") from error

@@ -1,18 +1,21 @@
 """What happens to images in the field: eight corruptions at five levels.
 
-The eight are those of the CURE-TSR and CURE-OR data sets (Temel et al., 2017 and 2018), whose own parameters are not public. The constants
-here are ours, chosen for 32x32 images, except noise and snow, which are those of CIFAR-10-C (Hendrycks and Dietterich, "Benchmarking Neural
-Network Robustness to Common Corruptions and Perturbations", ICLR 2019). The code is new.
+They are eight of the twelve of the CURE-TSR data set (Temel et al., "CURE-TSR: Challenging Unreal and Real
+Environments for Traffic Sign Recognition", 2017), whose own parameters are not public. The constants here are
+ours, chosen for 32x32 images, except noise and snow, which are those of CIFAR-10-C (Hendrycks and Dietterich,
+"Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", ICLR 2019).
 
-Size. Lengths (radii, sigmas) are given for an image of 32 pixels and scale with the smaller side: an 8x8 digit is blurred over a quarter
-of the pixels. A blur much narrower than a pixel would do nothing, so images of 16 pixels and less are blurred on a finer grid: each
-pixel is repeated f x f times (f = 32 // side), blurred there and averaged back.
+Size. Lengths (radii, sigmas) are given for an image of 32 pixels and scale with the smaller side: an 8x8 digit
+is blurred over a quarter of the pixels. A blur much narrower than a pixel would do nothing, so images of 16
+pixels and less are blurred on a finer grid: each pixel is repeated f x f times (f = 32 // side), blurred there
+and averaged back.
 
-Randomness. Every image has a random stream of its own, started by one number from the generator. So the result for an image depends on the
-generator and the image's place in the order, and not on the device, on the images around it, or on how they are cut into batches.
+Randomness. Every image has a random stream of its own, started by one number from the generator. So the result
+for an image depends on the generator and the image's place in the order, and not on the device, on the images
+around it, or on how they are cut into batches.
 
-Eight bits. The result is rounded to whole 255ths, as a file would hold it. Otherwise a detector could tell a corrupted image from a clean
-one by its fractional parts, which no camera delivers.
+Eight bits. The result is rounded to whole 255ths, as a file would hold it. Otherwise a detector could tell a
+corrupted image from a clean one by its fractional parts, which no camera delivers.
 """
 
 from __future__ import annotations
@@ -86,7 +89,9 @@ def corrupt(
         raise ValueError(f"level must be a whole number from 1 to 5, got {level!r}{hint}")
     check_images(images)
     if images.dtype == torch.uint8:
-        raise TypeError("images must be floating point in [0, 1], got uint8; convert them with tutorial_lib.data.as_float")
+        raise TypeError(
+            "images must be floating point in [0, 1], got uint8; convert them with tutorial_lib.data.as_float"
+        )
     corruption = CORRUPTIONS[name]
     constant = corruption.constants[int(level) - 1]
     seeds = _seeds(generator, len(images), name) if corruption.random else [0] * len(images)
@@ -113,7 +118,7 @@ def _seeds(generator: torch.Generator | None, count: int, name: str) -> list[int
 
 
 def _normal(seeds: Sequence[int], shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Standard normal numbers (N, *shape), each image's from its own stream on the CPU, whatever the device of ``like``."""
+    """Standard normal numbers (N, *shape), each image's from its own stream, drawn on the CPU for every device."""
     drawn = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
     return drawn.to(device=like.device, dtype=like.dtype)
 
@@ -152,7 +157,8 @@ def _convolve(images: Tensor, kernel: Tensor) -> Tensor:
 
 
 def disk_kernel(radius: float) -> Tensor:
-    """A disk of this radius in pixels, as weights that sum to one: of each pixel, the share of its area that the disk covers.
+    """A disk of this radius in pixels, as weights that sum to one: of each pixel, the share of its area that
+    the disk covers.
 
     >>> disk_kernel(0.5).shape, disk_kernel(0.7).shape
     (torch.Size([1, 1]), torch.Size([3, 3]))
@@ -190,15 +196,17 @@ def gaussian_blur(images: Tensor, sigma: float, seeds: Sequence[int] = ()) -> Te
 def motion_blur(layer: Tensor, radius: float, sigma: float, angle: Tensor) -> Tensor:
     """A trail behind every point, fading as a Gaussian: 2·radius + 1 steps in the direction ``angle`` (N,), in radians.
 
-    ``radius`` and ``sigma`` are in pixels of a 32-pixel image; x points right and y down. Beyond the border, the border's value.
+    ``radius`` and ``sigma`` are in pixels of a 32-pixel image; x points right and y down. Beyond the border,
+    the border's value.
     """
     height, width = layer.shape[2:]
     scale = _scale(layer)
     stride = min(1.0, scale)  # pixels between two samples of the trail: never so far apart that it falls into dots
-    distance = torch.arange(math.ceil((2 * radius + 1) * scale / stride), dtype=layer.dtype, device=layer.device) * stride
+    samples = math.ceil((2 * radius + 1) * scale / stride)
+    distance = torch.arange(samples, dtype=layer.dtype, device=layer.device) * stride
     weights = (-0.5 * (distance / (sigma * scale)) ** 2).exp()
     weights = weights / weights.sum()
-    step = torch.stack([angle.cos() * 2 / width, angle.sin() * 2 / height], dim=1)  # one pixel, where the image spans [-1, 1]
+    step = torch.stack([angle.cos() * 2 / width, angle.sin() * 2 / height], dim=1)  # one pixel of a grid on [-1, 1]
     identity = torch.eye(2, 3, dtype=layer.dtype, device=layer.device).expand(len(layer), 2, 3)
     grid = F.affine_grid(identity, list(layer.shape), align_corners=False)
     trail = torch.zeros_like(layer)
@@ -240,7 +248,7 @@ _GRIME = (0.34, 0.30, 0.23)  # a greyish brown
 
 
 def grime_mask(height: int, width: int) -> Tensor:
-    """Opacity (H, W) in [0, 1] of the one dirty lens through which every image is seen: nine smooth smudges, always the same."""
+    """Opacity (H, W) in [0, 1] of the one dirty lens through which every image is seen: nine smooth smudges."""
     y = (torch.arange(height, dtype=torch.float64) + 0.5)[:, None] / height
     x = (torch.arange(width, dtype=torch.float64) + 0.5)[None, :] / width
     clear = torch.ones(height, width, dtype=torch.float64)
@@ -265,9 +273,10 @@ def exposure(images: Tensor, gain: float, seeds: Sequence[int] = ()) -> Tensor:
 def snow(images: Tensor, constants: tuple[float, ...], seeds: Sequence[int]) -> Tensor:
     """Falling snow, after the description of CIFAR-10-C.
 
-    Normal numbers (``mean``, ``std``), enlarged by ``zoom`` about the centre; what is below ``threshold`` is no flake. Flakes are
-    drawn out by a motion blur (``radius``, ``sigma``) at an angle between 45° and 135°, one an image. The scene is mixed with a
-    whiter version of itself (weight 1 - ``mix``), and the flakes are added twice, the second time turned by 180°.
+    Normal numbers (``mean``, ``std``), enlarged by ``zoom`` about the centre; what is below ``threshold`` is no
+    flake. Flakes are drawn out by a motion blur (``radius``, ``sigma``) at an angle between 45° and 135°, one
+    an image. The scene is mixed with a whiter version of itself (weight 1 - ``mix``), and the flakes are added
+    twice, the second time turned by 180°.
     """
     mean, std, zoom, threshold, radius, sigma, mix = constants
     height, width = images.shape[2:]
@@ -286,7 +295,8 @@ def snow(images: Tensor, constants: tuple[float, ...], seeds: Sequence[int]) -> 
 def haze(images: Tensor, transmission: float, seeds: Sequence[int] = ()) -> Tensor:
     """Haze: a share ``transmission`` of the light comes through, the rest is air of brightness 0.9.
 
-    The top of the picture is taken to be farther away: the share is 0.1 smaller in the first row and 0.1 larger in the last.
+    The top of the picture is taken to be farther away: the share is 0.1 smaller in the first row and 0.1 larger
+    in the last.
     """
     rows = torch.linspace(-0.1, 0.1, images.shape[2], dtype=images.dtype, device=images.device).view(1, 1, -1, 1)
     share = transmission + rows

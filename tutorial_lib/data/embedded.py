@@ -1,8 +1,9 @@
 """The two data sets that come with scikit-learn: nothing to download, nothing to unpack.
 
 ``digits``
-    1,797 handwritten digits, 8x8 grey: the test part of the UCI "Optical Recognition of Handwritten Digits" data (Alpaydin and Kaynak, 1998),
-    written by 13 people. scikit-learn does not say who wrote which digit, so a split by digit still shares writers between its parts.
+    1,797 handwritten digits, 8x8 grey: the test part of the UCI "Optical Recognition of Handwritten Digits"
+    data (Alpaydin and Kaynak, 1998), written by 13 people. scikit-learn does not say who wrote which digit, so
+    a split by digit still shares writers between its parts.
 ``photographs``
     Patches of scikit-learn's two sample photographs, a Chinese temple (``china.jpg``) and a dahlia (``flower.jpg``).
 """
@@ -21,11 +22,11 @@ __all__ = ["digits", "photographs"]
 PHOTOGRAPHS = ("china", "flower")
 
 
-
 def digits() -> ImageSet:
     """scikit-learn's 1,797 handwritten digits, 8x8 grey.
 
-    The files hold counts 0..16 (how many of 4x4 finer pixels are inked); they become ``uint8`` by rounding count·255/16.
+    The files hold counts 0..16 (how many of 4x4 finer pixels are inked); they become ``uint8`` by rounding
+    count·255/16.
 
     >>> digits()
     ImageSet('digits': 1,797 images of 1x8x8, 10 classes)
@@ -44,15 +45,17 @@ def digits() -> ImageSet:
 
 
 def photographs(size: int = 8, channels: int = 1, patch: int | None = None) -> ImageSet:
-    """Natural images: non-overlapping square patches of two photographs (427x640 pixels each), made smaller by averaging areas.
+    """Natural images: non-overlapping square patches of two photographs (427x640 pixels each), made smaller by
+    averaging areas.
 
-    Averaging ``patch/size`` x ``patch/size`` blocks is an antialiasing filter, so that no resampling artefact gives the patches away.
-    The labels, like ``source``, say which photograph: split by it, never by patch.
+    Averaging ``patch/size`` x ``patch/size`` blocks is an antialiasing filter, so that no resampling artefact
+    gives the patches away. The labels, like ``source``, say which photograph: split by it, never by patch.
 
     Args:
         size: height and width of the result.
         channels: 1 for grey (Rec. 601 luma) or 3 for RGB.
-        patch: height and width of the patch in the photograph, a multiple of ``size``; by default the multiple nearest to 32, at least ``size``.
+        patch: height and width of the patch in the photograph, a multiple of ``size``; by default the multiple
+            nearest to 32, at least ``size``.
 
     >>> photographs()
     ImageSet('photographs': 520 images of 1x8x8, 2 classes)
@@ -67,7 +70,9 @@ def photographs(size: int = 8, channels: int = 1, patch: int | None = None) -> I
         raise ValueError(f"patch must be a multiple of size {size} and at most 427 pixels, got {patch}")
     patches, labels = [], []
     for label, name in enumerate(PHOTOGRAPHS):
-        photograph = torch.from_numpy(np.array(load_sample_image(f"{name}.jpg"))).permute(2, 0, 1).double()  # (3, 427, 640)
+        photograph = (
+            torch.from_numpy(np.array(load_sample_image(f"{name}.jpg"))).permute(2, 0, 1).double()
+        )  # (3, 427, 640)
         if channels == 1:
             photograph = (photograph * torch.tensor(LUMA, dtype=torch.float64)[:, None, None]).sum(0, keepdim=True)
         tiles = photograph.unfold(1, patch, patch).unfold(2, patch, patch)  # (C, rows, columns, patch, patch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class DataUnavailable(FileNotFoundError):
-    """A data set is not on this machine; the message says what is missing, where it was looked for and how to get it."""
+    """A data set is not on this machine; the message says what is missing, where it was sought and how to get it."""
 
 
 class DataDamaged(RuntimeError):

@@ -1,7 +1,7 @@
 """Where data lie on this machine, and whether they are what was published.
 
-The folder is the environment variable ``TUTORIAL_DATA``; without it, ``data`` inside the cache folder (``TUTORIAL_CACHE``, default
-``~/.cache/tutorial_lib``). Inside it, data sets lie as torchvision lays them out.
+The folder is the environment variable ``TUTORIAL_DATA``; without it, ``data`` inside the cache folder
+(``TUTORIAL_CACHE``, default ``~/.cache/tutorial_lib``). Inside it, data sets lie as torchvision lays them out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _known_sums: dict[tuple[str, int, int], str] = {}
 
 
 def md5_of(path: Path) -> str:
-    """MD5 of a file's content, remembered in this process as long as the file's size and time of change stay the same."""
+    """MD5 of a file's content, remembered in this process while the file's size and time of change stay the same."""
     stat = path.stat()
     key = (str(path.absolute()), stat.st_size, stat.st_mtime_ns)
     if key not in _known_sums:
@@ -53,8 +53,8 @@ class DataFile:
 
     Attributes:
         path: relative to the data folder.
-        sums: MD5 of every content that is accepted, each with what a reader must know about it (empty for the original). No entry at all
-            means that nobody published a sum: the file is only required to be there.
+        sums: MD5 of every content that is accepted, each with what a reader must know about it (empty for the
+            original). No entry at all means that nobody published a sum: the file is only required to be there.
     """
 
     path: str

@@ -1,7 +1,8 @@
 """Readers of the file formats that the public data sets come in.
 
-Each returns ``(images, labels)`` as NumPy arrays: ``uint8`` (N, H, W) or (N, H, W, 3) and ``int64`` (N,). What a file holds is checked
-here only as far as reading it needs; whether it is the published file is decided by checksum, before it is opened (see ``files``).
+Each returns ``(images, labels)`` as NumPy arrays: ``uint8`` (N, H, W) or (N, H, W, 3) and ``int64`` (N,). What
+a file holds is checked here only as far as reading it needs; whether it is the published file is decided by
+checksum, before it is opened (see ``files``).
 """
 
 from __future__ import annotations
@@ -20,7 +21,16 @@ from PIL import Image, UnidentifiedImageError
 
 from tutorial_lib.data.errors import DataDamaged
 
-__all__ = ["Arrays", "centre_square", "read_cifar", "read_idx", "read_image_files", "read_mat", "read_npz", "read_zipped_images"]
+__all__ = [
+    "Arrays",
+    "centre_square",
+    "read_cifar",
+    "read_idx",
+    "read_image_files",
+    "read_mat",
+    "read_npz",
+    "read_zipped_images",
+]
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
@@ -28,7 +38,8 @@ Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 def read_idx(path: Path) -> NDArray[np.uint8]:
     """An array of unsigned bytes in the IDX format of MNIST, plain or gzipped (``.gz``), of any number of dimensions.
 
-    Layout: two zero bytes, type code (8 for unsigned byte), number of dimensions, each dimension as a big-endian 32-bit integer, data.
+    Layout: two zero bytes, type code (8 for unsigned byte), number of dimensions, each dimension as a
+        big-endian 32-bit integer, data.
     """
     content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
@@ -41,7 +52,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """The CIFAR files are pickles of dictionaries, lists, strings and one array; nothing else may be built from them."""
+    """The CIFAR files are pickles of dictionaries, lists, strings and one array; nothing else may come out of them."""
 
     allowed = {
         ("numpy.core.multiarray", "_reconstruct"),
@@ -58,7 +69,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def read_cifar(paths: Iterable[Path]) -> Arrays:
-    """Batches of the "CIFAR-10 python version": pickled dictionaries with ``data`` (N, 3072), channels first, and ``labels``."""
+    """Batches of "CIFAR-10 python version": pickled dictionaries, ``data`` (N, 3072) channels first, and ``labels``."""
     images, labels = [], []
     for path in paths:
         try:
@@ -97,13 +108,18 @@ def _decode(stream: Any, name: object, mode: str) -> Image.Image:
     try:
         return Image.open(stream).convert(mode)
     except (UnidentifiedImageError, OSError) as error:
-        raise DataDamaged(f"{name} is not a readable image; delete the folder or archive and get it again ({error})") from error
+        raise DataDamaged(
+            f"{name} is not a readable image; delete the folder or archive and get it again ({error})"
+        ) from error
 
 
 def read_image_files(
-    paths: Sequence[Path], labels: Sequence[int], mode: str = "RGB", prepare: Callable[[Image.Image], Image.Image] | None = None
+    paths: Sequence[Path],
+    labels: Sequence[int],
+    mode: str = "RGB",
+    prepare: Callable[[Image.Image], Image.Image] | None = None,
 ) -> Arrays:
-    """Image files of one size (or made so by ``prepare``), in the order given. ``mode`` as in Pillow: ``"RGB"`` or ``"L"``."""
+    """Image files of one size, or made so by ``prepare``, in the order given, in Pillow's mode ``"RGB"`` or ``"L"``."""
     images = []
     for path in paths:
         image = _decode(path, path, mode)

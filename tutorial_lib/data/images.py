@@ -1,7 +1,8 @@
 """The one form that images have in this library: a labelled set of ``uint8`` tensors, and the checks at its door.
 
-Images are ``uint8`` in 0..255 or floating point in [0, 1], always N×C×H×W with C = 1 (grey) or 3 (RGB). Sets are stored as ``uint8``, which is
-what the files hold; :func:`as_float` is the only conversion. Normalisation (mean, standard deviation) is the model's business.
+Images are ``uint8`` in 0..255 or floating point in [0, 1], always N×C×H×W with C = 1 (grey) or 3 (RGB). Sets
+are stored as ``uint8``, which is what the files hold; :func:`as_float` is the only conversion. Normalisation
+(mean, standard deviation) is the model's business.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ __all__ = ["ImageSet", "as_float", "check_images"]
 def as_float(images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Images as floating point numbers in [0, 1].
 
-    ``uint8`` is divided by 255; floating point is taken to be in [0, 1] already and only changes its type, so gradients flow through.
-    The range of floating point input is not looked at here (see :func:`check_images`).
+    ``uint8`` is divided by 255; floating point is taken to be in [0, 1] already and only changes its type, so
+    gradients flow through. The range of floating point input is not looked at here (see :func:`check_images`).
 
     Args:
         images: ``uint8`` or floating point tensor of any shape.
@@ -42,7 +43,7 @@ def as_float(images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.
 def check_images(
     images: torch.Tensor, channels: int | None = None, size: int | tuple[int, int] | None = None
 ) -> torch.Tensor:
-    """Return ``images`` unchanged if they are N×C×H×W, ``uint8`` or floating point in [0, 1]; say what is wrong otherwise.
+    """Return ``images`` as they are if they are N×C×H×W, ``uint8`` or floating point in [0, 1]; else say what is wrong.
 
     Args:
         images: the tensor to look at.
@@ -51,7 +52,8 @@ def check_images(
 
     Raises:
         TypeError: not a tensor, or a type of number that is neither ``uint8`` nor floating point.
-        ValueError: wrong number of dimensions, no image at all, wrong channels or size, NaN or infinity, values outside [0, 1].
+        ValueError: wrong number of dimensions, no image at all, wrong channels or size, NaN or infinity, values
+            outside [0, 1].
 
     >>> check_images(torch.zeros(2, 1, 8, 8)).shape
     torch.Size([2, 1, 8, 8])
@@ -73,7 +75,9 @@ def check_images(
     allowed = (1, 3) if channels is None else (channels,)
     if shape[1] not in allowed:
         hint = "; channels come second, use images.permute(0, 3, 1, 2)" if shape[3] in allowed else ""
-        raise ValueError(f"images must have {' or '.join(map(str, allowed))} channels, got {shape[1]} (shape {shape}){hint}")
+        raise ValueError(
+            f"images must have {' or '.join(map(str, allowed))} channels, got {shape[1]} (shape {shape}){hint}"
+        )
     if size is not None:
         wanted = (size, size) if isinstance(size, int) else tuple(size)
         if shape[2:] != wanted:
@@ -97,11 +101,14 @@ class ImageSet:
         images: ``uint8`` tensor (N, C, H, W), 0..255.
         labels: ``int64`` tensor (N,), index into ``class_names``.
         class_names: one name for each class of the data set that the images come from.
-        source: ``int64`` tensor (N,), the photograph or original image that each image was made from, as an index into the data set.
-            Patches of one photograph share it, a rotated image keeps it. Splits never cut through a source.
-        note: what a reader must know about this copy, for instance which part of the original it is; empty if there is nothing.
+        source: ``int64`` tensor (N,), the photograph or original image that each image was made from, as an
+            index into the data set. Patches of one photograph share it, a rotated image keeps it. Splits never
+            cut through a source.
+        note: what a reader must know about this copy, for instance which part of the original it is; empty if
+            there is nothing.
 
-    >>> images = ImageSet("two", torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1]), ("a", "b"), torch.arange(2))
+    >>> pixels = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
+    >>> images = ImageSet("two", pixels, torch.tensor([0, 1]), ("a", "b"), source=torch.arange(2))
     >>> images
     ImageSet('two': 2 images of 1x4x4, 2 classes)
     >>> images.subset([1]).labels
@@ -120,8 +127,9 @@ class ImageSet:
             raise TypeError(f"{self.name}: images must be a uint8 tensor (N, C, H, W)")
         for field in ("labels", "source"):
             value = getattr(self, field)
-            if not isinstance(value, torch.Tensor) or value.dtype != torch.int64 or value.shape != self.images.shape[:1]:
-                raise TypeError(f"{self.name}: {field} must be an int64 tensor with one entry for each of the {len(self.images)} images")
+            right = isinstance(value, torch.Tensor) and value.dtype == torch.int64
+            if not right or value.shape != self.images.shape[:1]:
+                raise TypeError(f"{self.name}: {field} must be an int64 tensor with one entry for each image")
         if len(self.labels) and not (0 <= int(self.labels.min()) and int(self.labels.max()) < len(self.class_names)):
             raise ValueError(
                 f"{self.name}: labels run from {int(self.labels.min())} to {int(self.labels.max())}, "

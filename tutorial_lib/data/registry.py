@@ -1,8 +1,9 @@
 """Data sets by name: which parts exist, in which files, and what to say when they are not there.
 
-A data set lists every form in which one of its parts may lie on disk, best first: the published files in torchvision's layout, then smaller
-copies. The first whose files are all there is taken. A smaller copy says in :attr:`ImageSet.note` which part of the original it is, a damaged
-file is an error (the next form is *not* tried), and no data set ever stands in for another.
+A data set lists every form in which one of its parts may lie on disk, best first: the published files in
+torchvision's layout, then smaller copies. The first whose files are all there is taken. A smaller copy says in
+:attr:`ImageSet.note` which part of the original it is, a damaged file is an error (the next form is *not*
+tried), and no data set ever stands in for another.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Part:
         return all(file.exists() for file in self.files)
 
     def verified(self) -> tuple[list[Path], str]:
-        """Paths of the files and the note, after checking every file that has a published sum (:class:`DataDamaged` if one differs)."""
+        """Paths of the files and the note, after checking every file with a published sum (:class:`DataDamaged`)."""
         checked = [file.verified() for file in self.files]
         notes = [self.note, *(note for _, note in checked)]
         return [path for path, _ in checked], "; ".join(dict.fromkeys(note for note in notes if note))
@@ -86,7 +87,8 @@ class DataSet:
         parts: every form of every split, best first within a split.
         how_to_get: what to do, with access to the internet, where no form is there.
         terms: licence or terms of use, as far as stated by the authors.
-        download: fetches the published files into a folder (needs the internet); ``None`` where that must be done by hand.
+        download: fetches the published files into a folder (needs the internet); ``None`` where that must be
+            done by hand.
     """
 
     name: str
@@ -113,7 +115,10 @@ class DataSet:
 
     def found(self, split: str, complete: bool = False) -> Part | None:
         """The best form of ``split`` whose files are all there; with ``complete``, only whole splits count."""
-        return next((part for part in self.parts if part.split == split and part.there() and (part.complete or not complete)), None)
+        return next(
+            (part for part in self.parts if part.split == split and part.there() and (part.complete or not complete)),
+            None,
+        )
 
 
 def unavailable(data_set: DataSet, split: str | None, complete: bool = False) -> DataUnavailable:
@@ -123,12 +128,15 @@ def unavailable(data_set: DataSet, split: str | None, complete: bool = False) ->
     lines = [f"{what} is not on this machine.", f"Looked in {data_folder_said()} for:"]
     for part in wanted:
         missing = [file.path for file in part.files if not file.exists()]
-        lines.append(f"  {', '.join(missing)} ({'original' if part.complete else part.note}, {part.split}, {part.count:,} images)")
+        what_it_is = "original" if part.complete else part.note
+        lines.append(f"  {', '.join(missing)} ({what_it_is}, {part.split}, {part.count:,} images)")
     instead = [part for part in data_set.parts if part not in wanted and part.there()]
     for part in instead:
         lines.append(f"There is {', '.join(file.path for file in part.files)}, but that is {part.note or part.split}.")
     if data_set.how_to_get:
-        lines.append(f"To get it: set TUTORIAL_DATA to a folder that has it, or, with the internet, {data_set.how_to_get}")
+        lines.append(
+            f"To get it: set TUTORIAL_DATA to a folder that has it, or, with the internet, {data_set.how_to_get}"
+        )
     return DataUnavailable("\n".join(lines))
 
 
@@ -145,17 +153,25 @@ def load_part(data_set: DataSet, split: str | None = None, complete: bool = Fals
         content = part.read(paths)
     except DataDamaged:
         raise
-    except (OSError, KeyError, ValueError, EOFError) as error:  # a file without a published sum that is not what its name says
-        raise DataDamaged(f"{', '.join(map(str, paths))} cannot be read as {data_set.name}: {error}; get it again") from error
-    if len(content.images) != part.count:
+    except (OSError, KeyError, ValueError, EOFError) as error:  # a file that nobody published a sum of
         raise DataDamaged(
-            f"{', '.join(map(str, paths))} hold {len(content.images):,} images; {data_set.name} ({part.split}) has {part.count:,} there"
-        )
+            f"{', '.join(map(str, paths))} cannot be read as {data_set.name}: {error}; get it again"
+        ) from error
+    if len(content.images) != part.count:
+        files = ", ".join(map(str, paths))
+        raise DataDamaged(f"{files} hold {len(content.images):,} images, not {part.count:,}; get {data_set.name} again")
     images = torch.from_numpy(content.images)
     images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
     source = torch.arange(len(images)) if content.source is None else torch.from_numpy(content.source.astype(np.int64))
     source = source + part.first
-    return ImageSet(data_set.name, images, torch.from_numpy(content.labels), content.class_names or data_set.class_names, source, note)
+    return ImageSet(
+        data_set.name,
+        images,
+        torch.from_numpy(content.labels),
+        content.class_names or data_set.class_names,
+        source,
+        note,
+    )
 
 
 def suggestion(name: str, known: Iterable[str] | Mapping[str, object]) -> str:
@@ -168,4 +184,6 @@ def suggestion(name: str, known: Iterable[str] | Mapping[str, object]) -> str:
     """
     names = list(known)
     close = difflib.get_close_matches(str(name).lower(), names, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; there {'are' if len(names) > 1 else 'is'} {', '.join(names)}"
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; there {'are' if len(names) > 1 else 'is'} {', '.join(names)}"

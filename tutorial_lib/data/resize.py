@@ -1,8 +1,9 @@
 """Images of one data set in the shape of another, without leaving fingerprints.
 
-A stranger must be strange because of what it shows, not because of how it was made smaller: several published out-of-distribution sets were
-shrunk without a low-pass filter, and detectors learnt the aliasing. Here every change of size is bicubic with antialiasing (when shrinking,
-the kernel widens by the factor of reduction, as in Pillow), computed in float32, rounded once.
+A stranger must be strange because of what it shows, not because of how it was made smaller: several published
+out-of-distribution sets were shrunk without a low-pass filter, and detectors learnt the aliasing. Here every
+change of size is bicubic with antialiasing (when shrinking, the kernel widens by the factor of reduction, as in
+Pillow), computed in float32, rounded once.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def to_channels(images: torch.Tensor, channels: int) -> torch.Tensor:
     if channels == 3:
         return images.repeat(1, 3, 1, 1)
     weights = torch.tensor(LUMA).view(1, 3, 1, 1)
-    return torch.cat([(part.float() * weights).sum(1, keepdim=True).round().to(torch.uint8) for part in images.split(1024)])
+    return torch.cat(
+        [(part.float() * weights).sum(1, keepdim=True).round().to(torch.uint8) for part in images.split(1024)]
+    )
 
 
 def fit(image_set: ImageSet, shape: tuple[int, int, int]) -> ImageSet:
@@ -65,6 +68,7 @@ def fit(image_set: ImageSet, shape: tuple[int, int, int]) -> ImageSet:
     if (height, width) == (old_height, old_width):
         done = f"{colour[old_channels]} turned {colour[channels]}"
     else:
-        done = f"{old_height}x{old_width} {colour[old_channels]} resized to {height}x{width} {colour[channels]} (bicubic, antialiased)"
+        old, new = f"{old_height}x{old_width} {colour[old_channels]}", f"{height}x{width} {colour[channels]}"
+        done = f"{old} resized to {new} (bicubic, antialiased)"
     note = f"{image_set.note}; {done}" if image_set.note else done
     return replace(image_set, images=to_channels(images, channels), note=note)
