@@ -37,8 +37,9 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.error(str(error))
     print(f"{network} on {study.name}, seed {arguments.seed}: test accuracy {accuracy(model, study.test):.4f}")
     if arguments.ship:
-        if shipped_file(study, network, arguments.seed).exists():
-            arguments.error(f"{shipped_file(study, network, arguments.seed)} is there already; delete it to ship another")
+        shipped = shipped_file(study, network, arguments.seed)
+        if shipped.exists():
+            arguments.error(f"{shipped} is there already; delete it to ship another")
         command = f"python -m tutorial_lib train {study.name} --network {network} --seed {arguments.seed} --ship"
         print(f"wrote {ship(study, network, arguments.seed, command)}")
     return 0
