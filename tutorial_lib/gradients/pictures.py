@@ -1,0 +1,464 @@
+"""Pictures of gradient norms, as chapter 4 draws them.
+
+Every function takes numbers and returns a figure in the style of :mod:`tutorial_lib.plots`; what is known is blue, what
+is not is orange. Norms are squared and span decades, so their axes are logarithmic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+from torch import Tensor, nn
+
+from tutorial_lib.gradients.toy import ToyData, introduced, plane
+from tutorial_lib.plots import (
+    HATCHES,
+    KNOWN,
+    MARKERS,
+    MODEL,
+    MODEL_UNCERTAINTY,
+    MUTED,
+    PALETTE,
+    UNKNOWN,
+    WIDTH,
+    label_line,
+    show_image,
+)
+
+BAND = (0.05, 0.95)
+"""Quantiles between which nine known images in ten lie."""
+
+LEAST = 1e-30
+"""Squared norms below this are drawn as this: a saturated softmax gives exact zeros."""
+
+
+def profiles(images: Tensor, norms: Tensor, known: Tensor, titles: Sequence[str], colours: Sequence[str]) -> Figure:
+    """A few images, and under each its squared gradient norms layer by layer, as multiples of a typical known image's.
+
+    Args:
+        images: (n, C, H, W).
+        norms: their squared norms (n, P).
+        known: squared norms (N, P) of known images; typical is the median, the band holds nine in ten.
+        titles: n short texts.
+        colours: n colours.
+    """
+    typical = known.median(dim=0).values
+    low, high = (torch.quantile(known / typical, q, dim=0).numpy() for q in BAND)
+    multiples, layers = (norms / typical).numpy(), np.arange(norms.shape[1])
+    figure, axes = plt.subplots(
+        2, len(images), figsize=(WIDTH, 4.1), height_ratios=[1, 1.25], sharey="row", squeeze=False
+    )
+    for image, bars, above, below, title, colour in zip(images, multiples, *axes, titles, colours, strict=True):
+        show_image(above, image, title, colour)
+        below.fill_between(_stretched(layers), _ends(low), _ends(high), color=KNOWN, alpha=0.18, linewidth=0)
+        below.bar(layers, bars - 1, bottom=1, color=colour, hatch=HATCHES[colour], edgecolor="white", linewidth=0)
+        below.axhline(1, color=MODEL, linewidth=1)
+        below.set(yscale="log", xlim=(-0.7, len(layers) - 0.3))
+        _name_layers(below, len(layers))
+    largest = 1.15 * max(np.abs(np.log10(multiples)).max(), np.log10(high).max(), -np.log10(low).min())
+    axes[1, 0].set(ylim=(10**-largest, 10**largest), ylabel="squared norm,\nmultiple of typical")
+    _plain_multiples(axes[1, 0], 10**largest)
+    return figure
+
+
+def label_bars(
+    images: Tensor, gradients: Mapping[str, Tensor], classes: Sequence[str], titles: Sequence[str]
+) -> Figure:
+    """What each label asks of the logits: one column an image, one row a label, one bar a class.
+
+    Args:
+        images: (n, C, H, W).
+        gradients: for each label, the logit gradients u (n, K). Drawn is the *demand*, −u: up means that the logit is
+            asked to rise.
+        classes: names of the K classes.
+        titles: n short texts.
+    """
+    figure, axes = plt.subplots(
+        len(gradients) + 1, len(images), figsize=(WIDTH, 1.1 + 0.95 * len(gradients)),
+        height_ratios=[1.15] + [1] * len(gradients), squeeze=False,
+    )  # fmt: skip
+    for axis, image, title in zip(axes[0], images, titles, strict=True):
+        show_image(axis, image, title)
+    for row, (label, u) in zip(axes[1:], gradients.items(), strict=True):
+        reach = 1.25 * max(1.0, float(u.abs().max()))
+        for axis, demand in zip(row, -u, strict=True):
+            axis.bar(range(len(demand)), demand, color=MODEL, width=0.65)
+            axis.axhline(0, color=MUTED, linewidth=1)
+            axis.set(ylim=(-reach, reach), xticks=range(len(classes)), xticklabels=[])
+            axis.text(0.99, 0.97, f"|u|² = {demand.square().sum():.2g}", transform=axis.transAxes, ha="right", va="top")
+        row[0].set_ylabel(label, rotation=0, ha="right", va="center")
+    for axis in axes[-1]:
+        axis.set(xticklabels=classes, xlabel="class")
+    return figure
+
+
+def moves(net: nn.Module, data: ToyData, points: Mapping[str, Tensor], rate: float) -> Figure:
+    """What moves when a contrast class is introduced at a point: the boundaries before, and after one gradient step.
+
+    Args:
+        net: the toy network, see :mod:`tutorial_lib.gradients.toy`.
+        data: what it was trained on.
+        points: a title for each point (2,).
+        rate: of the gradient step.
+    """
+    ticks, grid = plane(3.2, 161)
+    figure, axes = plt.subplots(1, len(points), figsize=(WIDTH, 3.5), sharex=True, sharey=True)
+    for axis, (title, point) in zip(np.atleast_1d(axes), points.items(), strict=True):
+        predicted = int(net(point[None]).argmax())
+        _arcs(axis, data)
+        _boundary(axis, net, ticks, grid, MUTED, "solid", 5, alpha=0.35)
+        styles = iter([(UNKNOWN, "dashed", 2.2), (MODEL_UNCERTAINTY, "dotted", 2.6)])
+        for label in range(3):
+            style = (MODEL, "solid", 1.2) if label == predicted else next(styles)
+            _boundary(axis, introduced(net, point, label, rate), ticks, grid, *style)
+        axis.plot(*point, marker="*", markersize=16, color=MODEL, markeredgecolor="white")
+        axis.set(title=title, xticks=[], yticks=[], aspect="equal")
+    return figure
+
+
+def maps(data: ToyData, values: Mapping[str, Tensor], marks: Mapping[str, Tensor], extent: float) -> Figure:
+    """Squared norms over the plane, one panel a label: dark is small, bright is large.
+
+    Args:
+        data: what the network was trained on.
+        values: for each title, norms (steps²,) on the grid of :func:`tutorial_lib.gradients.toy.plane`.
+        marks: named points (2,).
+        extent: of that grid.
+    """
+    figure, axes = plt.subplots(1, len(values), figsize=(WIDTH, 3.7), sharex=True, sharey=True)
+    for axis, (title, norms) in zip(np.atleast_1d(axes), values.items(), strict=True):
+        side = round(len(norms) ** 0.5)
+        ticks = np.linspace(-extent, extent, side)
+        height = norms.clamp_min(1e-12).log10().view(side, side)
+        drawn = axis.contourf(ticks, ticks, height, levels=14)
+        axis.scatter(*data.points.T, s=4, color="white", linewidth=0)
+        for name, point in marks.items():
+            axis.plot(*point, marker="*", markersize=13, color=UNKNOWN, markeredgecolor="white")
+            axis.annotate(
+                name, point.tolist(), (0, -13), textcoords="offset points", ha="center", color="white", fontsize=12,
+                fontweight="bold",
+            )  # fmt: skip
+        axis.set(title=title, xticks=[], yticks=[], aspect="equal")
+        bar = figure.colorbar(drawn, ax=axis, orientation="horizontal", shrink=0.9, pad=0.02)
+        bar.set_ticks(np.linspace(height.min().ceil(), height.max().floor(), 3).round())
+        bar.ax.xaxis.set_major_formatter(lambda power, _: f"$10^{{{power:.0f}}}$")
+    return figure
+
+
+def factors(
+    panels: Mapping[str, tuple[Tensor, Tensor, Tensor, Tensor]], direction: Mapping[str, str], stranger: str
+) -> Figure:
+    """The two factors of the last layer's squared norm against each other, one panel a label.
+
+    Args:
+        panels: for each title, |h|² and |u|² of the known images and |h|² and |u|² of the strangers, each (N,).
+        direction: for each title, what to write below it.
+        stranger: what to call the strangers.
+    """
+    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.6), sharex=True)
+    for axis, (title, (known_h, known_u, strange_h, strange_u)) in zip(axes, panels.items(), strict=True):
+        for h, u, colour in ((known_h, known_u, KNOWN), (strange_h, strange_u, UNKNOWN)):
+            axis.scatter(
+                h,
+                u.clamp_min(LEAST),
+                s=9,
+                alpha=0.45,
+                color=colour,
+                marker=MARKERS[colour],
+                linewidth=0,
+                rasterized=True,
+            )
+        axis.set(xscale="log", yscale="log", title=f"{title}\n{direction[title]}")
+        axis.title.set_fontsize(12)
+        limits, product = axis.axis(), float((known_h * known_u).median())
+        across = np.array(limits[:2])
+        axis.plot(across, product / across, color=MODEL, linewidth=1.2, linestyle="dashed")
+        axis.axis(limits)
+        axis.yaxis.set_minor_formatter(NullFormatter())
+    axes[0].set(ylabel="|u|², what the label asks")
+    figure.supxlabel("|h|², how strongly the last hidden layer is excited", fontsize=12)
+    axes[0].text(0.03, 0.03, stranger, transform=axes[0].transAxes, color=UNKNOWN, fontweight="bold")
+    axes[0].text(0.97, 0.97, "known", transform=axes[0].transAxes, color=KNOWN, fontweight="bold", ha="right", va="top")
+    return figure
+
+
+def verdict(
+    images: Tensor,
+    answers: Sequence[str],
+    known: Tensor,
+    strange: Tensor,
+    stranger: str,
+    title: str,
+    colours: Sequence[str],
+) -> Figure:
+    """Where known images and strangers stand when all are lined up by one score; above, what the network answers.
+
+    Args:
+        images: a few images (n, C, H, W).
+        answers: n texts.
+        known, strange: scores (N,) and (M,).
+        stranger: what to call the strangers.
+        title: one sentence.
+        colours: n colours.
+    """
+    place = torch.cat([known, strange]).argsort().argsort() / (len(known) + len(strange) - 1)
+    edges = np.linspace(0, 1, 26)
+    figure = plt.figure(figsize=(WIDTH, 4.3))
+    above, below = figure.subfigures(2, 1, height_ratios=[1, 1.75])
+    for axis, image, answer, colour in zip(above.subplots(1, len(images)), images, answers, colours, strict=True):
+        show_image(axis, image, answer, colour)
+    axis = below.subplots()
+    for ranks, colour, side in ((place[: len(known)], KNOWN, 1), (place[len(known) :], UNKNOWN, -1)):
+        share = np.histogram(ranks, edges)[0] / len(ranks)
+        axis.bar(
+            edges[:-1],
+            side * share,
+            np.diff(edges),
+            align="edge",
+            color=colour,
+            hatch=HATCHES[colour],
+            edgecolor="white",
+        )
+    axis.axhline(0, color=MODEL, linewidth=1)
+    axis.set(xlim=(0, 1), ylim=(-0.42, 0.42), yticks=[], xticks=[0, 1], title=title)
+    axis.set_xticklabels(["← smaller gradient", "larger gradient →"])
+    for label, side in zip(axis.get_xticklabels(), ("left", "right"), strict=True):
+        label.set_ha(side)
+    axis.spines["left"].set_visible(False)
+    label_line(axis, 0.5, 0.36, "known", KNOWN, ha="center")
+    label_line(axis, 0.5, -0.36, stranger, UNKNOWN, ha="center")
+    return figure
+
+
+def seeds(values: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> Figure:
+    """AUROC of "larger is stranger", one row a network, one group a shift, one dot a seed.
+
+    Args:
+        values: for each shift, for each network, its seeds' AUROC.
+        title: one sentence.
+    """
+    networks = list(dict.fromkeys(name for group in values.values() for name in group))
+    colours = (MODEL, *PALETTE[2:])
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.9 + 0.62 * len(values) * max(1, len(networks) / 3)))
+    for row, group in enumerate(values.values()):
+        for place, name in enumerate(networks):
+            y = row + 0.62 * ((place + 0.5) / len(networks) - 0.5)
+            found = np.array(group[name])
+            axes.plot([found.min(), found.max()], [y, y], color=colours[place], linewidth=1.2, alpha=0.6)
+            axes.plot(
+                found, [y] * len(found), linestyle="none", marker="osD^v"[place], markersize=7, color=colours[place],
+                markeredgecolor="white", label=name if row == 0 else None,
+            )  # fmt: skip
+    axes.axvline(0.5, color=MUTED, linestyle="dashed", linewidth=1)
+    axes.set(xlim=(-0.02, 1.02), ylim=(len(values) - 0.45, -0.6), title=title)
+    axes.set(yticks=range(len(values)), yticklabels=list(values), xlabel="AUROC of “larger is stranger”")
+    axes.legend(
+        loc="upper center", bbox_to_anchor=(0.45, -0.02 - 0.75 / figure.get_figheight()), ncols=4, columnspacing=1.2
+    )
+    return figure
+
+
+def layers(known: Tensor, strange: Mapping[str, Tensor], title: str) -> Figure:
+    """Norms through the network: the band of the known images, and the median of each kind of stranger.
+
+    Args:
+        known: base-10 logarithms of squared norms (N, P), or of their quantiles.
+        strange: for each name, the same of strangers (M, P).
+        title: one sentence.
+    """
+    typical = known.median(dim=0).values
+    depth = np.arange(known.shape[1])
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.8))
+    low, high = (torch.quantile(known - typical, q, dim=0).numpy() for q in BAND)
+    axes.fill_between(depth, low, high, color=KNOWN, alpha=0.25, linewidth=0)
+    axes.axhline(0, color=KNOWN)
+    ends = {}
+    for (name, norms), marker in zip(strange.items(), "^vD<>sPX*", strict=False):
+        line = (norms.median(dim=0).values - typical).numpy()
+        axes.plot(depth, line, color=UNKNOWN, marker=marker, markeredgecolor="white", linewidth=1.5)
+        ends[name] = line[-1]
+    bottom, top = axes.get_ylim()
+    for name, y in _apart({"known": 0.0} | ends, 0.062 * (top - bottom)).items():
+        label_line(axes, depth[-1] + 0.02 * len(depth), y, name, KNOWN if name == "known" else UNKNOWN)
+    axes.set(xlim=(-0.1, depth[-1] * 1.0 + 0.32 * len(depth)), title=title)
+    axes.set_ylabel("squared norm,\nmultiple of typical")
+    axes.yaxis.set_major_formatter(lambda power, _: f"{10**power:.3g}")
+    axes.set_yticks([p for p in np.arange(-6.0, 7.0) if bottom <= p <= top])
+    _name_layers(axes, len(depth))
+    return figure
+
+
+def scores(values: Mapping[str, Mapping[str, float]], title: str) -> Figure:
+    """AUROC of several scores side by side: one row a kind of stranger, one marker a score.
+
+    Args:
+        values: for each score, for each kind of stranger, its AUROC.
+        title: one sentence.
+    """
+    strangers = list(next(iter(values.values())))
+    figure, axes = plt.subplots(figsize=(WIDTH, 1.3 + 0.42 * len(strangers)))
+    styles = zip((UNKNOWN, MODEL, KNOWN, MODEL_UNCERTAINTY), ("^", "s", "o", "D"), strict=True)
+    for row in range(len(strangers)):
+        axes.axhline(row, color="#e4e4e4", linewidth=1, zorder=0)
+    for (name, row), (colour, marker) in zip(values.items(), styles, strict=False):
+        axes.plot(
+            list(row.values()), range(len(strangers)), linestyle="none", marker=marker, markersize=9, color=colour,
+            markeredgecolor="white", label=name,
+        )  # fmt: skip
+    axes.axvline(0.5, color=MUTED, linestyle="dashed", linewidth=1)
+    axes.set(xlim=(-0.02, 1.02), ylim=(len(strangers) - 0.5, -0.5), title=title, xlabel="AUROC")
+    axes.set(yticks=range(len(strangers)), yticklabels=strangers)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.85 / figure.get_figheight()), ncols=4, columnspacing=1.2)
+    return figure
+
+
+def one_pass(images: Tensor, x: Tensor, g: Tensor) -> Figure:
+    """One layer in one backward pass: for every image its own input, its own output gradient, and so its own norm.
+
+    Args:
+        images: (n, C, H, W).
+        x: inputs of a linear layer (n, D).
+        g: gradients of the summed loss at its output (n, K).
+    """
+    n = len(images)
+    figure, axes = plt.subplots(n, 4, figsize=(WIDTH, 0.56 * n + 0.7), width_ratios=[0.55, 3, 1.3, 1.7])
+    norms = x.square().sum(1) * g.square().sum(1)
+    for row, image, forward, backward, norm in zip(axes, images, x, g, norms, strict=True):
+        show_image(row[0], image)
+        for axis, vector, largest, colours in (
+            (row[1], forward, x.abs().max(), "Blues"),
+            (row[2], backward, g.abs().max(), "Oranges"),
+        ):
+            axis.imshow(vector.abs()[None], aspect="auto", cmap=colours, vmin=0, vmax=largest)
+            axis.set(xticks=[], yticks=[])
+        row[3].barh(0, norm, color=MODEL, height=0.6)
+        row[3].set(xlim=(0, 1.5 * norms.max()), ylim=(-0.6, 0.6), xticks=[], yticks=[])
+        row[3].text(norm + 0.04 * norms.max(), 0, f"{norm:.3g}", va="center", fontsize=11)
+        for side in ("bottom", "left"):
+            row[3].spines[side].set_visible(False)
+    for axis, title in zip(axes[0], ("", "input $x_n$ →", "← gradient $g_n$", "$|g_n|^2 |x_n|^2$"), strict=True):
+        axis.set_title(title, loc="center", fontsize=12)
+    return figure
+
+
+def gram(x: Tensor, g: Tensor) -> Figure:
+    """The Gram form of one image at one convolution: two tables of positions against positions, and their product.
+
+    Args:
+        x: inner products of the input patches (T, T).
+        g: inner products of the output gradients (T, T).
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(WIDTH, 2.6))
+    tables = {"$U^{\\!\\top} U$, inputs": x, "$G^{\\!\\top} G$, gradients": g, "product": x * g}
+    for axis, (title, table), sign in zip(axes, tables.items(), ("×", "=", ""), strict=True):
+        reach = float(table.abs().max())
+        axis.imshow(table, cmap="PuOr_r", vmin=-reach, vmax=reach)
+        axis.set_title(title, loc="center", fontsize=12)
+        axis.set(xticks=[], yticks=[])
+        axis.text(1.11, 0.5, sign, transform=axis.transAxes, fontsize=18, va="center", ha="center")
+    axes[2].set_xlabel(f"sum of all: {float((x * g).sum()):.4g}")
+    axes[0].set_xlabel(f"{len(x)} × {len(x)} positions")
+    return figure
+
+
+def ratios(values: Mapping[str, float], title: str) -> Figure:
+    """How long each way takes, as a multiple of the first."""
+    first = next(iter(values.values()))
+    names, found = list(values), [value / first for value in values.values()]
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.7 + 0.5 * len(names)))
+    axes.barh(names, found, color=[MUTED, MODEL, *[UNKNOWN] * len(names)][: len(names)], height=0.6)
+    for row, value in enumerate(found):
+        axes.text(value + 0.015 * max(found), row, f"{value:.2g}", va="center")
+    axes.axvline(1, color=MODEL, linewidth=1, linestyle="dashed")
+    axes.set(xlim=(0, 1.12 * max(found)), ylim=(len(names) - 0.5, -0.5), title=title)
+    axes.set_xlabel("time, multiple of the first")
+    return figure
+
+
+def verdict_table(tables: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
+    """AUROC of many scores and shifts as a table of colours: orange above one half, violet below.
+
+    Args:
+        tables: for each title, for each score, for each kind of stranger, its AUROC.
+    """
+    rows = [len(table) for table in tables.values()]
+    figure, axes = plt.subplots(
+        len(tables), 1, figsize=(WIDTH, 0.37 * sum(rows) + 1.75 * len(tables)), height_ratios=rows, squeeze=False
+    )
+    for axis, (title, table) in zip(axes[:, 0], tables.items(), strict=True):
+        strangers = list(next(iter(table.values())))
+        cells = np.array([[row[name] for name in strangers] for row in table.values()])
+        axis.imshow(cells, cmap="PuOr_r", vmin=0, vmax=1, aspect="auto")
+        for (i, j), value in np.ndenumerate(cells):
+            text = f"{value:.2f}".removeprefix("0") if value < 0.995 else "1"
+            axis.text(
+                j, i, text, ha="center", va="center", fontsize=11, color="white" if abs(value - 0.5) > 0.35 else MODEL
+            )
+        axis.set(yticks=range(len(table)), yticklabels=list(table), xticks=range(len(strangers)), title=title)
+        axis.set_xticklabels(
+            [name.replace("_", " ") for name in strangers], rotation=40, ha="right", rotation_mode="anchor"
+        )
+        axis.tick_params(length=0)
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+    return figure
+
+
+def _arcs(axis: plt.Axes, data: ToyData) -> None:
+    for label, marker in enumerate("osD"):
+        axis.scatter(*data.points[data.classes == label].T, s=9, color=KNOWN, marker=marker, linewidth=0, alpha=0.7)
+
+
+def _boundary(
+    axis: plt.Axes,
+    net: nn.Module,
+    ticks: Tensor,
+    grid: Tensor,
+    colour: str,
+    style: str,
+    width: float,
+    alpha: float = 1.0,
+) -> None:
+    with torch.no_grad():
+        z = net(grid)
+    for label in range(z.shape[1]):  # where this class overtakes the best of the others
+        others = torch.cat([z[:, :label], z[:, label + 1 :]], dim=1).amax(1)
+        lead = (z[:, label] - others).view(len(ticks), len(ticks))
+        axis.contour(ticks, ticks, lead, levels=[0], colors=colour, linestyles=style, linewidths=width, alpha=alpha)
+
+
+def _name_layers(axis: plt.Axes, count: int) -> None:
+    axis.set_xticks([0, count - 1], ["first", "last\nlayer"])
+
+
+def _stretched(places: np.ndarray) -> np.ndarray:
+    """Half a bar more at both ends."""
+    return np.concatenate([[places[0] - 0.7], places, [places[-1] + 0.7]])
+
+
+def _ends(values: np.ndarray) -> np.ndarray:
+    return np.concatenate([values[:1], values, values[-1:]])
+
+
+def _plain_multiples(axis: plt.Axes, reach: float) -> None:
+    steps = [step for step in (1 / 100, 1 / 30, 0.1, 0.3, 1, 3, 10, 30, 100) if 1 / reach <= step <= reach]
+    axis.set_yticks(steps, [f"{step:.2g}" for step in steps])
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _apart(heights: Mapping[str, float], gap: float) -> dict[str, float]:
+    """The heights of labels, moved until no two are closer than ``gap``, in the same order."""
+    order = sorted(heights, key=lambda name: heights[name])
+    placed = np.array([heights[name] for name in order])
+    for _ in range(200):
+        overlap = np.clip(gap - np.diff(placed), 0, None) / 2
+        if not overlap.any():
+            break
+        placed[:-1] -= overlap
+        placed[1:] += overlap
+    return dict(zip(order, placed, strict=True))
