@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 import platform
 import subprocess
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
@@ -24,6 +22,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from tutorial_lib.storage import replacing
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -178,7 +178,7 @@ def write_rows(path: str | Path, rows: Iterable[Row]) -> list[Row]:
     merged = {row.key: row for row in (read_rows(path) if path.exists() else [])}
     for row in rows:
         merged[row.key] = row
-    with _replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         for row in merged.values():
@@ -206,7 +206,7 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write named arrays as a compressed ``.npz``, whole or not at all."""
     if not arrays:
         raise ValueError(f"nothing to write to {path}")
-    with _replacing(Path(path)) as temporary, open(temporary, "wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **dict[str, Any](arrays))
 
 
@@ -221,26 +221,6 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
         raise FileNotFoundError(f"no results at {path}; run the experiment '{path.stem}' to make them")
     with np.load(path, allow_pickle=False) as stored:
         return {name: stored[name] for name in stored.files}
-
-
-class _replacing:
-    """Context manager: a temporary file beside ``path`` that takes its place when the block ends well."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> str:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle, self.temporary = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
-        os.close(handle)
-        os.chmod(self.temporary, 0o644)  # mkstemp makes it private, a result is for everyone
-        return self.temporary
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            os.replace(self.temporary, self.path)
-        else:
-            os.unlink(self.temporary)
 
 
 def _commit() -> str:

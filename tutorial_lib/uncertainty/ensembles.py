@@ -64,7 +64,7 @@ class RegressionConfig:
 
     Width, slope of the leaky ReLU, noise floor, optimiser, learning rate, its decay and the L2 penalty are those of
     the original of the example (see :mod:`tutorial_lib.uncertainty.toy`). Ours are the first layer, the start of the
-    noise head, and fewer steps on larger batches.
+    noise head, and few steps on all points where the original takes many on ten at a time.
 
     Args:
         first_layer: ``"sine"``: random waves, so that members differ wherever no data hold them. ``"leaky_relu"``: as
@@ -73,7 +73,6 @@ class RegressionConfig:
         hidden: units in each of the two hidden layers.
         initial_std: standard deviation of the noise that an untrained network states.
         steps: optimiser steps.
-        batch_size: points a step; with this many points or fewer, all of them in every step.
         learning_rate: of Adam; halved over the run.
         l2: penalty on the weights (not biases) of the two hidden layers, added to the mean loss.
     """
@@ -83,14 +82,13 @@ class RegressionConfig:
     hidden: int = 200
     initial_std: float = 0.2
     steps: int = 600
-    batch_size: int = 40
     learning_rate: float = 1e-3
     l2: float = 1e-3
 
     def __post_init__(self) -> None:
         if self.first_layer not in ("sine", "leaky_relu"):
             raise ValueError(f"first_layer must be 'sine' or 'leaky_relu', got {self.first_layer!r}")
-        for name in ("frequency", "hidden", "steps", "batch_size", "learning_rate"):
+        for name in ("frequency", "hidden", "steps", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.initial_std <= STD_FLOOR:
@@ -146,8 +144,8 @@ def train_regression_ensemble(
 ) -> MeanVarianceEnsemble:
     """Train one network a seed on the same points, side by side.
 
-    The seed of a member decides its initial weights and the order in which it sees the points. Torch's global random
-    state is neither read nor changed.
+    Every step uses all points, so the seed of a member decides its initial weights and nothing else. Torch's global
+    random state is neither read nor changed.
 
     Args:
         x, y: inputs and targets (n, 1), on the device to train on.
@@ -170,11 +168,9 @@ def train_regression_ensemble(
     fused = x.device.type in ("cpu", "cuda")  # one pass over all weights of all members
     optimizer = torch.optim.Adam(ensemble.parameters(), lr=config.learning_rate, fused=fused)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5 ** (1 / config.steps))
-    batches = _batches(len(x), config, ensemble.seeds)
     for step in range(config.steps):
-        index = batches[step].to(x.device)  # (M, batch)
-        mean, variance = ensemble(x[index])
-        loss = gaussian_nll(mean, variance, y[index].squeeze(-1)).mean(1)
+        mean, variance = ensemble(x)  # (M, n) each
+        loss = gaussian_nll(mean, variance, y.squeeze(-1)).mean(1)
         penalty = sum(weight.square().sum((1, 2)) for weight in list(ensemble.weights)[:2])
         optimizer.zero_grad()
         # A sum over members: the gradient of one member's weights is that of its own loss.
@@ -210,18 +206,3 @@ def _initial_parameters(seed: int, config: RegressionConfig) -> tuple[list[Tenso
     heads[:, 1] *= 0.1  # the noise head starts almost flat, so what it says later comes from the data
     start = math.log(math.expm1(config.initial_std - STD_FLOOR))  # inverse of softplus
     return [first[0], second[0], heads], [first[1], second[1], torch.tensor([[0.0, start]])]
-
-
-def _batches(n: int, config: RegressionConfig, seeds: Sequence[int]) -> Tensor:
-    """Indices (steps, M, batch): every member goes through its own permutations of the points, epoch after epoch."""
-    if n <= config.batch_size:
-        return torch.arange(n).expand(config.steps, len(seeds), n)
-    per_epoch = n // config.batch_size
-    epochs = -(-config.steps // per_epoch)
-    orders = []
-    for seed in seeds:
-        generator = torch.Generator().manual_seed(seed)
-        order = torch.stack([torch.randperm(n, generator=generator) for _ in range(epochs)])
-        order = order[:, : per_epoch * config.batch_size].reshape(-1, config.batch_size)
-        orders.append(order[: config.steps])
-    return torch.stack(orders, dim=1)
