@@ -1,13 +1,13 @@
-# Teaching: slides, workshop, new chapters. Included by the Makefile, which sets PYTHON and the rules that make it.
+# Teaching: slides, workshop, new chapters. Included by the Makefile, which says what BIN and STAMP are.
 
 .PHONY: slides workshop new-chapter
 
 slides: book ## reveal.js decks of all chapters, in _build/html/slides
-	$(PYTHON) tools/make_slides.py _build/html
+	$(BIN)/python tools/make_slides.py _build/html
 
 workshop: book ## student and instructor notebooks and the zips of a workshop, in _build/workshop
-	$(PYTHON) tools/make_workshop.py
+	$(BIN)/python tools/make_workshop.py
 
 new-chapter: $(STAMP) ## NAME=15_some_idea [TITLE="Some idea"]: a chapter that runs and says TODO where words are missing
 	@test -n "$(NAME)" || { echo 'say which: make new-chapter NAME=15_some_idea TITLE="Some idea"'; exit 2; }
-	$(PYTHON) tools/new_chapter.py "$(NAME)" --title "$(TITLE)"
+	$(BIN)/python tools/new_chapter.py "$(NAME)" --title "$(TITLE)"
