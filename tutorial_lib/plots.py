@@ -194,7 +194,7 @@ def glue(name: str, value: Any) -> None:
         return
     if get_ipython() is None:
         return
-    if not isinstance(value, (str, int, float)) and hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:  # np.float64 too, though it is a float
         value = value.item()  # NumPy would write "np.float64(0.5)" into the text
     keep(name, _Bare(value) if isinstance(value, str) else value, display=False)
 
