@@ -42,7 +42,7 @@ TAGS = {
     "remove-output": "output not in the book",
     "remove-cell": "cell not in the book, but run",
     "exercise": "Markdown: a task, the expected answer, a hint",
-    "solution": "code: the solution; the part to be written by a learner stands between BEGIN SOLUTION and END SOLUTION",
+    "solution": "code: what a learner has to write stands between # BEGIN SOLUTION and # END SOLUTION",
     "check": "code: tells a learner whether the solution is right",
     "solution-note": "Markdown: why the tempting answer fails",
     "instructor": "Markdown: notes for the teacher, not in the book",
@@ -104,8 +104,8 @@ def title_cell(title: str, path: str | Path, address: str | None = None) -> nbfo
 
 
 def setup_cell(address: str | None = None) -> nbformat.NotebookNode:
-    """Second cell of a chapter: the set-up for Colab, folded in the book and shown as a form in Colab."""
-    metadata = {"cellView": "form", "tags": [SETUP_TAG, "hide-input"]}
+    """Second cell of a chapter: the set-up for Colab. The book leaves it out; Colab shows it as a form."""
+    metadata = {"cellView": "form", "tags": [SETUP_TAG, "remove-cell"]}
     return nbformat.v4.new_code_cell(setup_source(address), metadata=metadata)
 
 
@@ -139,6 +139,8 @@ def stored_form(notebook: nbformat.NotebookNode, path: str | Path, address: str 
         cell.id = _cell_id(cell, taken)
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
+        if "instructor" in tags_of(cell) and "remove-cell" not in tags_of(cell):
+            cell.metadata["tags"] = [*tags_of(cell), "remove-cell"]  # the book knows only this one
         for key in ("execution", "collapsed", "lines_to_next_cell"):  # left by programs that ran or converted it
             cell.metadata.pop(key, None)
     return nbformat.v4.new_notebook(cells=cells, metadata=_METADATA, nbformat_minor=5)

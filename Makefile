@@ -1,0 +1,64 @@
+# make book and make test are all that a newcomer needs; each makes .venv by itself. `make help` lists the rest.
+# (Makefile of the course "Uncertainty at Inference")
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PORT ?= 8000
+
+.DEFAULT_GOAL := help
+.PHONY: help venv book test serve links lint format clean distclean address requirements
+
+help: ## list what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@echo
+	@echo "TUTORIAL_STUDY=cifar10 TUTORIAL_DATA=folder make book   builds the same chapters on another study."
+
+venv: $(STAMP) ## make .venv with the exact environment of requirements.txt
+
+# pip runs only when one of these files is newer than the last installation.
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed, and $(PYTHON) is older. Name another: make PYTHON=python3.12 ..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+book: $(STAMP) ## run every notebook that needs it and build _build/html/index.html
+	$(BIN)/python tools/build_book.py
+
+test: $(STAMP) ## run all tests: the library, every notebook, the built book
+	$(BIN)/python -m pytest $(ARGS)
+
+serve: book ## show the book on localhost:8000 (another port: make serve PORT=8080)
+	@echo "http://localhost:$(PORT)   (Ctrl+C to stop)"
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+links: $(STAMP) ## look whether the addresses that the book links to still answer (needs the net)
+	$(BIN)/jupyter-book build --builder linkcheck .
+
+lint: $(STAMP) ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## bring code and notebooks into their form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/python tools/notebook_cells.py notebooks/*.ipynb
+
+address: $(STAMP) ## change the address of the repository everywhere: make address REPO=https://github.com/owner/name
+	$(BIN)/python tools/set_address.py $(REPO)
+
+requirements: $(STAMP) ## write requirements.txt anew, with the newest packages that fit together
+	$(BIN)/python tools/pin_requirements.py
+
+clean: ## remove what was built, keep .venv
+	rm -rf _build .pytest_cache .ruff_cache .mypy_cache .hypothesis
+
+distclean: clean ## remove .venv as well
+	rm -rf $(VENV) *.egg-info
+
+include tools/teaching.mk

@@ -1,0 +1,208 @@
+"""Build the book: ``python tools/build_book.py``, or ``make book``.
+
+Jupyter Book executes the notebooks and keeps what they printed in a cache. Left alone it would go wrong in two ways,
+which this script mends:
+
+* The cache does not see that the library has changed. Here every notebook has a key: a hash of the modules of
+  ``tutorial_lib`` that it imports, directly or not, of the library's data files, of the installed packages and of the
+  environment variables that matter. A notebook whose key has changed is forgotten by the cache and executed again.
+* A page that is not read again does not complain again, so a second build after a failed one would pass. Here a build
+  that failed leaves no page that counts as read, and the written pages are searched for tracebacks.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from importlib.metadata import distributions
+from pathlib import Path
+
+import nbformat
+import yaml
+from jupyter_cache import get_cache
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "_build"
+HTML = BUILD / "html"
+CACHE = BUILD / ".jupyter_cache"
+STATE = BUILD / "state.json"
+LIBRARY = "tutorial_lib"
+
+#: Environment variables that change what a notebook computes.
+VARIABLES = ("TUTORIAL_STUDY", "TUTORIAL_DATA")
+#: Modules with which a library module can import others without naming them; whoever uses one depends on all of it.
+_DYNAMIC = {"importlib", "pkgutil"}
+
+
+def pages() -> list[str]:
+    """Every page of ``_toc.yml``, as a path without suffix relative to the root of the repository."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    found = [toc["root"]]
+
+    def walk(entry: dict) -> None:
+        if "file" in entry:
+            found.append(entry["file"])
+        for key in ("parts", "chapters", "sections", "entries", "subtrees"):
+            for child in entry.get(key) or []:
+                walk(child)
+
+    walk({key: value for key, value in toc.items() if key != "root"})
+    return found
+
+
+def notebooks() -> list[str]:
+    """The pages of ``_toc.yml`` that are notebooks."""
+    return [page for page in pages() if (ROOT / f"{page}.ipynb").is_file()]
+
+
+def execution_key(page: str) -> str:
+    """Hash of everything outside a notebook that its outputs depend on."""
+    digest = hashlib.sha256()
+    for path in sorted(_library_files(page)):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for variable in VARIABLES:
+        digest.update(f"{variable}={os.environ.get(variable)}\0".encode())
+    packages = sorted({f"{found.metadata['Name']}=={found.version}".lower() for found in distributions()})
+    digest.update("\0".join([sys.version, *packages]).encode())
+    return digest.hexdigest()
+
+
+def _library_files(page: str) -> set[Path]:
+    """The library's modules that a notebook imports, directly or not, and all data files of the library."""
+    everything = {
+        path
+        for path in (ROOT / LIBRARY).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc"
+    }
+    notebook = nbformat.read(ROOT / f"{page}.ipynb", as_version=4)
+    code = "\n".join(
+        "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in cell.source.splitlines())
+        for cell in notebook.cells
+        if cell.cell_type == "code" and LIBRARY in cell.source and "colab-setup" not in cell.metadata.get("tags", [])
+    )
+    waiting, seen = _imports(code, ""), set()
+    while waiting:
+        module = waiting.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        path = _file_of(module)
+        if path is None:
+            continue
+        found = _imports(
+            path.read_text(encoding="utf-8"), module if path.name == "__init__.py" else module.rpartition(".")[0]
+        )
+        if found & _DYNAMIC:
+            return everything
+        waiting |= found
+    modules = {path for module in seen if (path := _file_of(module))}
+    return modules | {path for path in everything if path.suffix != ".py"}
+
+
+def _imports(source: str, package: str) -> set[str]:
+    """Names of the modules of the library that a source imports, of their packages, and of what imports dynamically."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")
+            start = ".".join(parts[: len(parts) - node.level + 1]) if node.level else ""
+            base = ".".join(part for part in (start, node.module) if part)
+            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith(f"{LIBRARY}."):
+            names.add(node.value)  # a module named in a table, to be imported when it is asked for
+    packages = {".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 2)}
+    return {name for name in packages if name == LIBRARY or name.startswith(f"{LIBRARY}.") or name in _DYNAMIC}
+
+
+def _file_of(module: str) -> Path | None:
+    base = ROOT.joinpath(*module.split("."))
+    for path in (base / "__init__.py", base.with_suffix(".py")):
+        if path.is_file():
+            return path
+    return None
+
+
+def sources_key(keys: dict[str, str]) -> str:
+    """Hash of everything that the pages depend on: their sources and settings, and the keys of the notebooks."""
+    digest = hashlib.sha256(json.dumps(keys, sort_keys=True).encode())
+    folders = [ROOT / name for name in ("book", "notebooks", "tools")]
+    found = [path for folder in folders for path in folder.rglob("*") if "__pycache__" not in path.parts]
+    for path in sorted([ROOT / "_config.yml", ROOT / "_toc.yml", ROOT / "pyproject.toml", *found]):
+        if path.is_file():
+            digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def forget(page: str) -> None:
+    """Make the next build execute a notebook again: drop it from the cache and its page from what Sphinx has read."""
+    if CACHE.is_dir():
+        cache = get_cache(CACHE)
+        try:
+            cache.remove_cache(cache.match_cache_file(str(ROOT / f"{page}.ipynb")).pk)
+        except KeyError:
+            pass  # not in the cache: it is executed anyway
+    (BUILD / ".doctrees" / f"{page}.doctree").unlink(missing_ok=True)
+
+
+def failures() -> list[str]:
+    """Notebooks whose written page shows that a cell failed, and pages that were not written."""
+    found = []
+    for page in pages():
+        html = HTML / f"{page}.html"
+        if not html.is_file():
+            found.append(f"{page}: no page was written")
+        elif page in notebooks() and (report := HTML / "reports" / f"{page}.err.log").is_file():
+            found.append(f"{page}: a cell failed\n{report.read_text(encoding='utf-8')}")
+        elif 'class="output traceback' in html.read_text(encoding="utf-8"):
+            found.append(f"{page}: the page shows a traceback")
+    return found
+
+
+def build() -> int:
+    """Build the book and return the exit status."""
+    start = time.monotonic()
+    if os.environ.get("TUTORIAL_DATA"):  # notebooks run in their own folder, where a relative path means another place
+        os.environ["TUTORIAL_DATA"] = str(Path(os.environ["TUTORIAL_DATA"]).expanduser().resolve())
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+
+    before = json.loads(STATE.read_text(encoding="utf-8")) if STATE.is_file() else {}
+    keys = {page: execution_key(page) for page in notebooks()}
+    sources = sources_key(keys)
+    if before.get("passed") and before.get("sources") == sources and (HTML / "index.html").is_file() and not failures():
+        print(f"Nothing has changed; the book is in {HTML / 'index.html'} ({time.monotonic() - start:.0f} s)")
+        return 0
+    for page, key in keys.items():
+        if before.get("keys", {}).get(page) != key:
+            forget(page)
+    if not before.get("passed"):
+        shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
+    shutil.rmtree(HTML / "reports", ignore_errors=True)
+    BUILD.mkdir(exist_ok=True)
+    # Until this build has passed, whatever stops it, the next one trusts nothing that this one has read.
+    STATE.write_text(json.dumps({"keys": before.get("keys", {}), "passed": False}), encoding="utf-8")
+
+    program = Path(sys.executable).with_name("jupyter-book")
+    status = subprocess.run([program, "build", "-W", "--keep-going", "-n", str(ROOT)], cwd=ROOT).returncode
+    problems = failures()
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    passed = status == 0 and not problems
+    good = {
+        page: key for page, key in keys.items() if passed or not any(text.startswith(f"{page}:") for text in problems)
+    }
+    STATE.write_text(json.dumps({"keys": good, "sources": sources, "passed": passed}), encoding="utf-8")
+    verdict = f"The book is in {HTML / 'index.html'}" if passed else "The book was NOT built: see the warnings above"
+    print(f"{verdict} ({time.monotonic() - start:.0f} s)")
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(build())
