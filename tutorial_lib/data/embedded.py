@@ -5,7 +5,7 @@
     data (Alpaydin and Kaynak, 1998), written by 13 people. scikit-learn does not say who wrote which digit, so
     a split by digit still shares writers between its parts.
 ``photographs``
-    Patches of scikit-learn's two sample photographs, a Chinese temple (``china.jpg``) and a dahlia (``flower.jpg``).
+    Patches of scikit-learn's two sample photographs, a building in China (``china.jpg``) and a flower (``flower.jpg``).
 """
 
 from __future__ import annotations
@@ -64,9 +64,11 @@ def photographs(size: int = 8, channels: int = 1, patch: int | None = None) -> I
 
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, got {channels}")
+    if size < 1:
+        raise ValueError(f"size must be at least 1 pixel, got {size}")
     if patch is None:
         patch = size * max(1, round(32 / size))
-    if size < 1 or patch % size or patch > 427:
+    if patch % size or not size <= patch <= 427:
         raise ValueError(f"patch must be a multiple of size {size} and at most 427 pixels, got {patch}")
     patches, labels = [], []
     for label, name in enumerate(PHOTOGRAPHS):

@@ -101,7 +101,8 @@ def centre_square(image: Image.Image, size: int) -> Image.Image:
     """The largest square in the middle of an image, Lanczos-resampled to ``size`` pixels (antialiased)."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.resize((size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
+    square = image.crop((left, top, left + side, top + side))  # first, so that nothing outside shines in
+    return square.resize((size, size), Image.Resampling.LANCZOS)
 
 
 def _decode(stream: Any, name: object, mode: str) -> Image.Image:
