@@ -1,0 +1,95 @@
+"""What tests of several folders share: the tools on the path, the built book, and a browser."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+matplotlib.use("Agg")
+
+
+@pytest.fixture(scope="session")
+def book() -> Path:
+    """Folder of the built book. What has changed since the last build is built first; if nothing has, that is quick."""
+    build = subprocess.run(
+        [sys.executable, ROOT / "tools" / "build_book.py"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if build.returncode != 0:
+        pytest.fail("the book does not build:\n" + build.stdout[-4000:], pytrace=False)
+    return ROOT / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def site(book: Path) -> Iterator[str]:
+    """Address under which the built book is served on this machine, without a slash at its end."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=book)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def open_browser(scripts: bool = True):
+    """Headless Chromium of the system, 1200 x 900; with or without JavaScript."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.options import Options
+    from selenium.webdriver.chrome.service import Service
+
+    options = Options()
+    options.binary_location = str(shutil.which("chromium") or shutil.which("chromium-browser"))
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--no-first-run",
+        "--window-size=1200,900",
+        "--hide-scrollbars",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    if not scripts:
+        options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
+    return webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+
+
+def _skip_without_browser() -> None:
+    pytest.importorskip("selenium", reason="selenium is not installed")
+    if not (shutil.which("chromium") or shutil.which("chromium-browser")) or not shutil.which("chromedriver"):
+        pytest.skip("no Chromium with its driver on this machine (Debian: apt-get install chromium chromium-driver)")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[object]:
+    """A browser that all tests share; skipped where there is none."""
+    _skip_without_browser()
+    driver = open_browser()
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="session")
+def browser_without_scripts() -> Iterator[object]:
+    """A browser whose reader has switched JavaScript off."""
+    _skip_without_browser()
+    driver = open_browser(scripts=False)
+    yield driver
+    driver.quit()
