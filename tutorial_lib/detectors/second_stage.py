@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from tutorial_lib.detectors.base import SupervisedDetector
+from tutorial_lib.detectors.base import Images, NotFittedError, SupervisedDetector, read_images, without_unknown
 
 
 def two_layers(seed: int = 0) -> Pipeline:
@@ -69,6 +69,34 @@ class SecondStageDetector(SupervisedDetector):
     @abstractmethod
     def _features(self, images: Tensor) -> Tensor:
         """Features (N, F) of one batch; the model is guarded and gradients are off."""
+
+    def features(self, images: Images) -> Tensor:
+        """What H sees of images (N, C, H, W): float64 (N, F) on the CPU.
+
+        With `fit_features` and `predict_features` it lets a study fit many second stages and go through the network
+        once. Detectors that compare with reference images need `fit_reference` first.
+        """
+        batch = read_images(images, "images")[0]
+        self._check(batch)
+        return self._in_batches(self._features, batch).double()
+
+    def fit_reference(self, reference: Images) -> Self:
+        """Learn from the reference images, labelled known ones, alone; ``fit`` does so by itself."""
+        if not self.uses_reference:
+            raise ValueError(f"{self._name} compares with no reference images")
+        self._fit_reference(*without_unknown(*read_images(reference, "reference")[:2]))
+        return self
+
+    def fit_features(self, known: Tensor, challenging: Tensor) -> Self:
+        """Fit H on `features` of known and of challenging images."""
+        self._fit_features(known, challenging)
+        return self
+
+    def predict_features(self, features: Tensor) -> NDArray[np.float64]:
+        """Scores, float64 (N,), larger = stranger, from `features`; what ``predict`` gives for their images."""
+        if not hasattr(self, "_h"):
+            raise NotFittedError(f"this {self._name} is not fitted; call fit_features(known, challenging) first")
+        return log_odds(self._h, features.double().numpy())
 
     def _fit_both(self, images: Tensor, labels: Tensor | None, challenging: Tensor) -> None:
         self._fit_features(self._in_batches(self._features, images), self._in_batches(self._features, challenging))
