@@ -38,7 +38,8 @@ def for_browser(model: Classifier) -> dict[str, Any]:
     count = sum(array.size for array in numbers)
     if count > LARGEST:
         raise ValueError(f"this network has {count:,} weights; a page can carry {LARGEST:,}: use a smaller one (lenet)")
-    weights = np.concatenate([array.ravel() for array in numbers]).astype("<f2")
+    with np.errstate(over="ignore"):  # what overflows is refused below
+        weights = np.concatenate([array.ravel() for array in numbers]).astype("<f2")
     if not np.isfinite(weights).all():
         raise ValueError("a weight is too large for half precision; train with weight decay, or normalise the inputs")
     return {"layers": layers, "weights": base64.b64encode(weights.tobytes()).decode("ascii")}
