@@ -25,7 +25,7 @@ from tutorial_lib.data.images import ImageSet
 from tutorial_lib.detectors.gaussian import TiedGaussians
 from tutorial_lib.detectors.gradient_features import TINY
 from tutorial_lib.experiments.experiment import Cell, CellResult, Experiment, Measurement
-from tutorial_lib.experiments.rows import RESULTS, Row, read_arrays, read_rows
+from tutorial_lib.experiments.rows import RESULTS, Row, read_arrays, read_rows, select
 from tutorial_lib.gradients import squared_norms
 from tutorial_lib.gradients.losses import logit_gradient
 from tutorial_lib.gradients.targets import target
@@ -36,14 +36,26 @@ from tutorial_lib.studies import Study, load_study
 from tutorial_lib.trained import recipe
 from tutorial_lib.training import accuracy, train_classifier
 
-__all__ = ["EXPERIMENT", "NETWORKS", "QUESTIONS", "Question", "measure", "spread", "stored_rows", "stored_spread"]
+__all__ = [
+    "EXPERIMENT",
+    "NETWORKS",
+    "QUESTIONS",
+    "SCORES",
+    "Question",
+    "measure",
+    "over_seeds",
+    "spread",
+    "stored_rows",
+    "stored_spread",
+    "verdicts",
+]
 
 NAME = "gradients_as_features"
 
 LIMIT = 1000
 """Images of each set, drawn at random with a fixed seed from larger ones."""
 
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+QUANTILES = (0.05, 0.5, 0.95)
 
 
 @dataclass(frozen=True)
@@ -120,16 +132,18 @@ def measure(model: nn.Module, study: Study, questions: Sequence[Question], limit
 
 
 def spread(model: nn.Module, study: Study, question: Question = QUESTIONS[0], limit: int = LIMIT) -> dict[str, NDArray]:
-    """How the norms of every parameter tensor are spread, for the known test images and for every shift.
+    """How the norms of every layer are spread, for the known test images and for every shift.
 
     Returns:
-        ``parameters`` (P,): names. ``known`` and each shift: base-10 logarithms of the quantiles `QUANTILES`, (5, P).
+        ``known`` and each shift: base-10 logarithms of the quantiles `QUANTILES` of the squared norms, (3, P), for the P
+        parameter tensors of two dimensions or more (weights of convolutions and linear layers), in the model's order.
     """
+    layers = [name for name, parameter in model.named_parameters() if parameter.dim() > 1]
     sets = {"known": study.test} | {name: study.shift(name) for name in study.available_shifts()}
-    arrays: dict[str, NDArray] = {"parameters": np.array([name for name, _ in model.named_parameters()])}
+    arrays: dict[str, NDArray] = {}
     for name, images in sets.items():
-        norms = question.norms(model, _some(images, limit)).clamp_min(TINY).log10().numpy()
-        arrays[name] = np.quantile(norms, QUANTILES, axis=0)
+        norms, _ = squared_norms(model, _some(images, limit), question.label, question.loss, parameters=layers)
+        arrays[name] = np.quantile(norms.clamp_min(TINY).log10().numpy(), QUANTILES, axis=0)
     return arrays
 
 
@@ -227,12 +241,53 @@ EXPERIMENT = Experiment(
 )
 
 
+# ----------------------------------------------------------------------------------------------------------------------
+# What comes with the library, as chapter 4 reads it
+
+SCORES = {
+    "all ones, BCE": ("ones/bce", "auroc_sum"),
+    "all zeros, BCE": ("zeros/bce", "auroc_sum"),
+    "all ones, MSE": ("ones/mse", "auroc_sum"),
+    "all ones, CE": ("ones/ce", "auroc_sum"),
+    "predicted, CE": ("predicted/ce", "auroc_sum"),
+    "unusual profile": ("ones/bce", "auroc_unusual"),
+    "doubt": ("any", "auroc_confidence"),
+    "last activation": ("any", "auroc_activation"),
+}
+"""Rows of `verdicts`: question and metric by name."""
+
+
 def stored_rows(study: str | None = None) -> list[Row]:
     """The rows that come with the library, of one study or of all."""
     return [row for row in read_rows(RESULTS / f"{NAME}.csv") if study in (None, row.study)]
 
 
-def stored_spread(study: str) -> dict[str, NDArray]:
-    """What `spread` found for the first seed of the study's own network."""
+def over_seeds(
+    study: str, network: str, shift: str, question: str = "ones/bce", metric: str = "auroc_sum"
+) -> list[float]:
+    """Stored values of all seeds; see `measure` for questions and metrics, `NETWORKS` for the networks."""
+    wanted = select(stored_rows(study), method=f"{network}: {question}", condition=shift, metric=metric)
+    return [row.value for row in sorted(wanted, key=lambda row: row.seed)]
+
+
+def verdicts(studies: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
+    """Mean over seeds of each of `SCORES` for each shift, by the study's title; studies without results are left out."""
+    found = {}
+    for study in studies:
+        rows = [row for row in stored_rows(study) if row.method.startswith("own: ")]
+        shifts = list(dict.fromkeys(row.condition for row in rows if row.metric == "auroc_confidence"))
+        if rows:
+            seeds = len({row.seed for row in rows})
+            title = f"{load_study(study).title}, {seeds} seed{'s' if seeds > 1 else ''}"
+            found[title] = {
+                name: {shift: float(np.mean(over_seeds(study, "own", shift, *score))) for shift in shifts}
+                for name, score in SCORES.items()
+            }
+    return found
+
+
+def stored_spread(study: str) -> tuple[Tensor, dict[str, Tensor]]:
+    """What `spread` found for the first seed: quantiles of the known images (3, P), and the medians of each shift (P,)."""
     arrays = read_arrays(RESULTS / f"{NAME}_{study}.npz")
-    return {name.removeprefix("own/"): array for name, array in arrays.items()}
+    layers = {name.removeprefix("own/"): torch.from_numpy(array.astype(np.float64)) for name, array in arrays.items()}
+    return layers.pop("known"), {name: quantiles[1] for name, quantiles in layers.items()}

@@ -150,18 +150,15 @@ def maps(data: ToyData, values: Mapping[str, Tensor], marks: Mapping[str, Tensor
     return figure
 
 
-def factors(
-    panels: Mapping[str, tuple[Tensor, Tensor, Tensor, Tensor]], direction: Mapping[str, str], stranger: str
-) -> Figure:
+def factors(panels: Mapping[str, tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]], stranger: str) -> Figure:
     """The two factors of the last layer's squared norm against each other, one panel a label.
 
     Args:
-        panels: for each title, |h|² and |u|² of the known images and |h|² and |u|² of the strangers, each (N,).
-        direction: for each title, what to write below it.
+        panels: for each title, |h|² and |u|² of the known images, and |h|² and |u|² of the strangers, each (N,).
         stranger: what to call the strangers.
     """
     figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.6), sharex=True)
-    for axis, (title, (known_h, known_u, strange_h, strange_u)) in zip(axes, panels.items(), strict=True):
+    for axis, (title, ((known_h, known_u), (strange_h, strange_u))) in zip(axes, panels.items(), strict=True):
         for h, u, colour in ((known_h, known_u, KNOWN), (strange_h, strange_u, UNKNOWN)):
             axis.scatter(
                 h,
@@ -173,7 +170,7 @@ def factors(
                 linewidth=0,
                 rasterized=True,
             )
-        axis.set(xscale="log", yscale="log", title=f"{title}\n{direction[title]}")
+        axis.set(xscale="log", yscale="log", title=title)
         axis.title.set_fontsize(12)
         limits, product = axis.axis(), float((known_h * known_u).median())
         across = np.array(limits[:2])
@@ -194,7 +191,6 @@ def verdict(
     strange: Tensor,
     stranger: str,
     title: str,
-    colours: Sequence[str],
 ) -> Figure:
     """Where known images and strangers stand when all are lined up by one score; above, what the network answers.
 
@@ -204,14 +200,13 @@ def verdict(
         known, strange: scores (N,) and (M,).
         stranger: what to call the strangers.
         title: one sentence.
-        colours: n colours.
     """
     place = torch.cat([known, strange]).argsort().argsort() / (len(known) + len(strange) - 1)
     edges = np.linspace(0, 1, 26)
     figure = plt.figure(figsize=(WIDTH, 4.3))
     above, below = figure.subfigures(2, 1, height_ratios=[1, 1.75])
-    for axis, image, answer, colour in zip(above.subplots(1, len(images)), images, answers, colours, strict=True):
-        show_image(axis, image, answer, colour)
+    for axis, image, answer in zip(above.subplots(1, len(images)), images, answers, strict=True):
+        show_image(axis, image, answer)
     axis = below.subplots()
     for ranks, colour, side in ((place[: len(known)], KNOWN, 1), (place[len(known) :], UNKNOWN, -1)):
         share = np.histogram(ranks, edges)[0] / len(ranks)
@@ -263,33 +258,37 @@ def seeds(values: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> Fi
     return figure
 
 
-def layers(known: Tensor, strange: Mapping[str, Tensor], title: str) -> Figure:
+def band(norms: Tensor) -> Tensor:
+    """Base-10 logarithms of squared norms (N, P) between which nine images in ten lie, and their median: (3, P)."""
+    return torch.quantile(
+        norms.clamp_min(LEAST).log10(), torch.tensor([BAND[0], 0.5, BAND[1]], dtype=norms.dtype), dim=0
+    )
+
+
+def layers(panels: Mapping[str, tuple[Tensor, Mapping[str, Tensor]]]) -> Figure:
     """Norms through the network: the band of the known images, and the median of each kind of stranger.
 
     Args:
-        known: base-10 logarithms of squared norms (N, P), or of their quantiles.
-        strange: for each name, the same of strangers (M, P).
-        title: one sentence.
+        panels: for each title, the `band` of the known images (3, P), and by name the base-10 logarithms of the median
+            norms of strangers (P,).
     """
-    typical = known.median(dim=0).values
-    depth = np.arange(known.shape[1])
-    figure, axes = plt.subplots(figsize=(WIDTH, 3.8))
-    low, high = (torch.quantile(known - typical, q, dim=0).numpy() for q in BAND)
-    axes.fill_between(depth, low, high, color=KNOWN, alpha=0.25, linewidth=0)
-    axes.axhline(0, color=KNOWN)
-    ends = {}
-    for (name, norms), marker in zip(strange.items(), "^vD<>sPX*", strict=False):
-        line = (norms.median(dim=0).values - typical).numpy()
-        axes.plot(depth, line, color=UNKNOWN, marker=marker, markeredgecolor="white", linewidth=1.5)
-        ends[name] = line[-1]
-    bottom, top = axes.get_ylim()
-    for name, y in _apart({"known": 0.0} | ends, 0.062 * (top - bottom)).items():
-        label_line(axes, depth[-1] + 0.02 * len(depth), y, name, KNOWN if name == "known" else UNKNOWN)
-    axes.set(xlim=(-0.1, depth[-1] * 1.0 + 0.32 * len(depth)), title=title)
-    axes.set_ylabel("squared norm,\nmultiple of typical")
-    axes.yaxis.set_major_formatter(lambda power, _: f"{10**power:.3g}")
-    axes.set_yticks([p for p in np.arange(-6.0, 7.0) if bottom <= p <= top])
-    _name_layers(axes, len(depth))
+    figure, axes = plt.subplots(len(panels), 1, figsize=(WIDTH, 3.4 * len(panels)), squeeze=False)
+    for axis, (title, (known, strange)) in zip(axes[:, 0], panels.items(), strict=True):
+        low, typical, high = known
+        depth = np.arange(len(typical))
+        axis.fill_between(depth, low - typical, high - typical, color=KNOWN, alpha=0.25, linewidth=0)
+        axis.axhline(0, color=KNOWN)
+        ends = {"known": 0.0}
+        for (name, median), marker in zip(strange.items(), "^vD<>sPX*p", strict=False):
+            axis.plot(depth, median - typical, color=UNKNOWN, marker=marker, markeredgecolor="white", linewidth=1.5)
+            ends[name.replace("_", " ")] = float(median[-1] - typical[-1])
+        bottom, top = axis.get_ylim()
+        for name, y in _apart(ends, 0.075 * (top - bottom)).items():
+            label_line(axis, depth[-1] * 1.04, y, name, KNOWN if name == "known" else UNKNOWN)
+        axis.set(xlim=(-0.03 * depth[-1], depth[-1] * 1.36), title=title, ylabel="squared norm,\nmultiple of typical")
+        powers = [power for power in np.log10([0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30]) if bottom <= power <= top]
+        axis.set_yticks(powers, [f"{10**power:.2g}" for power in powers])
+        _name_layers(axis, len(depth))
     return figure
 
 
