@@ -52,9 +52,8 @@ class Method:
         name: in result rows.
         title: for readers.
         make: from a classifier and a seed to a detector.
-        wants: what ``fit`` compares with: ``"nothing"``, ``"validation"``, ``"train"`` (labelled training images,
-            as its paper says) or ``"challenging"`` (validation and challenging images, and training images as reference if it
-            takes one).
+        wants: what ``fit`` gets: ``"nothing"``; ``"validation"``; ``"train"``: labelled training images, as its paper says;
+            ``"challenging"``: validation and challenging images, and training images as reference if it takes one.
     """
 
     name: str
