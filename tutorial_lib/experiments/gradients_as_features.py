@@ -135,8 +135,8 @@ def spread(model: nn.Module, study: Study, question: Question = QUESTIONS[0], li
     """How the norms of every layer are spread, for the known test images and for every shift.
 
     Returns:
-        ``known`` and each shift: base-10 logarithms of the quantiles `QUANTILES` of the squared norms, (3, P), for the P
-        parameter tensors of two dimensions or more (weights of convolutions and linear layers), in the model's order.
+        ``known`` and each shift: base-10 logarithms of the quantiles `QUANTILES` of the squared norms, (3, P), for
+        the P parameter tensors of two dimensions or more (weights of convolutions and linear layers), in order.
     """
     layers = [name for name, parameter in model.named_parameters() if parameter.dim() > 1]
     sets = {"known": study.test} | {name: study.shift(name) for name in study.available_shifts()}
@@ -271,7 +271,7 @@ def over_seeds(
 
 
 def verdicts(studies: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
-    """Mean over seeds of each of `SCORES` for each shift, by the study's title; studies without results are left out."""
+    """Mean over seeds of each of `SCORES` for each shift, by the study's title; without the studies that have none."""
     found = {}
     for study in studies:
         rows = [row for row in stored_rows(study) if row.method.startswith("own: ")]
@@ -287,7 +287,7 @@ def verdicts(studies: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def stored_spread(study: str) -> tuple[Tensor, dict[str, Tensor]]:
-    """What `spread` found for the first seed: quantiles of the known images (3, P), and the medians of each shift (P,)."""
+    """What `spread` found for the first seed: the known images' quantiles (3, P), and each shift's medians (P,)."""
     arrays = read_arrays(RESULTS / f"{NAME}_{study}.npz")
     layers = {name.removeprefix("own/"): torch.from_numpy(array.astype(np.float64)) for name, array in arrays.items()}
     return layers.pop("known"), {name: quantiles[1] for name, quantiles in layers.items()}
