@@ -52,7 +52,7 @@ class Method:
         name: in result rows.
         title: for readers.
         make: from a classifier and a seed to a detector.
-        wants: what ``fit`` gets: ``"nothing"``; ``"validation"``; ``"train"``: labelled training images, as its paper says;
+        wants: what ``fit`` gets: ``"nothing"``; ``"validation"``; ``"train"``: labelled training images, as in papers;
             ``"challenging"``: validation and challenging images, and training images as reference if it takes one.
     """
 
