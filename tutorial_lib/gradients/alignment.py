@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tutorial_lib.gradients.engine import ask
-from tutorial_lib.gradients.guards import checked_images, checked_parameters
+from tutorial_lib.gradients.guards import Network, checked_images
 from tutorial_lib.gradients.losses import Loss, output_gradient
 from tutorial_lib.gradients.rules import SampleGradients
 from tutorial_lib.gradients.targets import Label
@@ -44,7 +44,8 @@ def alignment(model: nn.Module, images: Tensor, reference: Mapping[str, Tensor],
     tensor([[1.],
             [0.]], dtype=torch.float64)
     """
-    parameters = checked_parameters(model)
+    network = Network.inspect(model)
+    parameters = network.parameters
     directions = {}
     if not reference:
         raise ValueError("the reference names no parameter; give a tensor for at least one")
@@ -62,6 +63,6 @@ def alignment(model: nn.Module, images: Tensor, reference: Mapping[str, Tensor],
         inner, squared = gradients.moments(directions[name])
         return torch.stack([inner, squared], dim=-1)
 
-    answers = ask(model, checked_images(model, images), tuple(reference), moments, output_gradient(label, loss), memory_budget)
-    inner, squared = answers.values[0].unbind(-1)
+    answers = ask(network, checked_images(images, network), tuple(reference), moments, output_gradient(label, loss), memory_budget)
+    inner, squared = answers.values.squeeze(1).unbind(-1)
     return torch.where(squared > 0, inner / squared.sqrt(), 0.0).clamp(-1, 1).to(images.device)

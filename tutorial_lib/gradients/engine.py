@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tutorial_lib.gradients.guards import all_trainable, checked_outputs, undisturbed
+from tutorial_lib.gradients.guards import Network, run
 from tutorial_lib.gradients.interception import Interception, Question, foreign_nodes
 from tutorial_lib.gradients.rules import Formed
 
@@ -45,8 +45,8 @@ class Cotangent(NamedTuple):
     scaled at the end in float64: the squared norms of a confident network would otherwise leave the range of float32.
     """
 
-    direction: Outputs  # one for each output tensor, (L, N, ...)
-    scale: Tensor  # (L, N), float64
+    direction: Outputs  # one for each output tensor, (N, L, ...)
+    scale: Tensor  # (N, L), float64
 
 
 OutputGradient = Callable[[Outputs, Tensor, slice], Cotangent]
@@ -56,31 +56,31 @@ OutputGradient = Callable[[Outputs, Tensor, slice], Cotangent]
 class Answers(NamedTuple):
     """Answers for a backward pass from the *direction*, and the scale that it stands for (see `Cotangent`)."""
 
-    values: Tensor  # (L, N, P) or (L, N, P, k), float64
-    scale: Tensor  # (L, N), float64
+    values: Tensor  # (N, L, P) or (N, L, P, k), float64
+    scale: Tensor  # (N, L), float64
 
 
-def ask(model: nn.Module, images: Tensor, names: Sequence[str], question: Question, output_gradient: OutputGradient,
+def ask(network: Network, images: Tensor, names: Sequence[str], question: Question, output_gradient: OutputGradient,
         memory_budget: int | None = None) -> Answers:
     """Ask a question of every sample's gradient of the named parameters."""
     parts: list[Answers] = []
     uncovered: set[str] = set()
-    with undisturbed(model), all_trainable(model) as (network, parameters):
+    device = network.device
+    budget = memory_budget or MEMORY_BUDGET.get(device.type, MEMORY_BUDGET["cpu"])
+    with network.trainable() as (function, parameters):
         parameters = {name: parameters[name] for name in names}
-        device = next(iter(parameters.values())).device
-        budget = memory_budget or MEMORY_BUDGET.get(device.type, MEMORY_BUDGET["cpu"])
-        batch_axes = BatchAxes(network, images[:1].to(device), parameters)
+        batch_axes = BatchAxes(function, images[:1], parameters)
         sizes = ChunkSizes(images, budget)
         for samples in sizes:
             chunk = images[samples].to(device)
             if len(chunk) == 1 and sum(p.numel() for p in parameters.values()) <= SMALL_NETWORK:
-                parts.append(one_by_one(network, chunk, samples, parameters, question, output_gradient))
+                parts.append(one_by_one(function, chunk, samples, parameters, question, output_gradient))
                 continue
             watch = Interception(parameters, len(chunk), question, batch_axes)
-            parts.append(together(watch, network, chunk, samples, output_gradient, budget))
+            parts.append(together(watch, function, chunk, samples, output_gradient, budget))
             missing = {name: parameters[name] for name in parameters if name in watch.uncovered}
             if missing:
-                alone = one_by_one(network, chunk, samples, missing, question, output_gradient)
+                alone = one_by_one(function, chunk, samples, missing, question, output_gradient)
                 columns = [list(parameters).index(name) for name in missing]
                 parts[-1].values[:, :, columns] = alone.values
                 uncovered |= missing.keys()
@@ -91,22 +91,22 @@ def ask(model: nn.Module, images: Tensor, names: Sequence[str], question: Questi
             "their gradients take one backward pass a sample: exact, but slow",
             FallbackWarning, stacklevel=3,
         )
-    return Answers(torch.cat([part.values for part in parts], dim=1), torch.cat([part.scale for part in parts], dim=1))
+    return Answers(torch.cat([part.values for part in parts]), torch.cat([part.scale for part in parts]))
 
 
 def together(watch: Interception, network: Callable, images: Tensor, samples: slice, output_gradient: OutputGradient,
              budget: int) -> Answers:
     """One forward pass of a chunk, and one backward pass for as many labels as fit the budget."""
     with watch, torch.enable_grad():
-        outputs = checked_outputs(network(images), len(images))
+        outputs = run(network, images)
     start = output_gradient(outputs, images, samples)
     at_once = 1 if foreign_nodes(outputs) else max(1, budget // (3 * watch.largest))
-    labels = len(start.scale)
+    labels = start.scale.shape[1]
     values = []
     for first in range(0, labels, at_once):
         part = slice(first, min(first + at_once, labels))
-        values.append(watch.backward(outputs, [d[part] for d in start.direction], retain_graph=part.stop < labels))
-    return Answers(torch.cat(values).double(), start.scale)
+        values.append(watch.backward(outputs, [d[:, part] for d in start.direction], retain_graph=part.stop < labels))
+    return Answers(torch.cat(values, dim=1).double(), start.scale)
 
 
 def one_by_one(network: Callable, images: Tensor, samples: slice, parameters: dict[str, Tensor], question: Question,
@@ -115,17 +115,17 @@ def one_by_one(network: Callable, images: Tensor, samples: slice, parameters: di
     rows = []
     for n, image in enumerate(images.split(1), samples.start):
         with torch.enable_grad():
-            outputs = checked_outputs(network(image), 1)
+            outputs = run(network, image)
         start = output_gradient(outputs, image, slice(n, n + 1))
         answers = []
-        for label in range(len(start.scale)):
+        for label in range(start.scale.shape[1]):
             gradients = torch.autograd.grad(
-                outputs, list(parameters.values()), [d[label] for d in start.direction], retain_graph=True, allow_unused=True
+                outputs, list(parameters.values()), [d[:, label] for d in start.direction], retain_graph=True, allow_unused=True
             )
             formed = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters.values(), gradients, strict=True)]
             answers.append(torch.stack([question(name, Formed(g[None, None])) for name, g in zip(parameters, formed, strict=True)], 2))
-        rows.append(Answers(torch.cat(answers).double(), start.scale))
-    return Answers(torch.cat([row.values for row in rows], dim=1), torch.cat([row.scale for row in rows], dim=1))
+        rows.append(Answers(torch.cat(answers, dim=1).double(), start.scale))
+    return Answers(torch.cat([row.values for row in rows]), torch.cat([row.scale for row in rows]))
 
 
 class ChunkSizes:

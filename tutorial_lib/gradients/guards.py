@@ -1,38 +1,113 @@
-"""What is refused at the door, and how a model is left as it was found."""
+"""What is refused at the door, and how a network is left as it was found."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from tutorial_lib.data.images import as_float
 
 
-def checked_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The model's parameters by name, if per-sample gradients of it exist."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    parameters = dict(model.named_parameters())
-    if not parameters:
-        raise ValueError(f"{type(model).__name__} has no parameters, so there are no gradients to look at")
-    for name, module in model.named_modules():
-        where = f"{name or 'the model'} ({type(module).__name__})"
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or module.running_mean is None):
+@dataclass
+class Network:
+    """A module whose samples have gradients of their own, and everything about it that we need, from one walk over its parts."""
+
+    module: nn.Module
+    parameters: dict[str, nn.Parameter]
+    buffers: list[Tensor]
+
+    @classmethod
+    def inspect(cls, module: nn.Module) -> Network:
+        """The network, unless per-sample gradients of it do not exist or would be others each time."""
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, got {type(module).__name__}")
+        parameters: dict[int, tuple[str, nn.Parameter]] = {}
+        buffers: list[Tensor] = []
+        for path, part in module.named_modules():
+            if isinstance(part, _BatchNorm) and (part.training or part.running_mean is None):
+                raise ValueError(
+                    f"{path or 'the model'} ({type(part).__name__}) normalises by the statistics of the batch, which mixes its "
+                    "samples: a sample has no gradient of its own. "
+                    + ("Call model.eval() first." if part.training else "Build it with track_running_stats=True.")
+                )
+            if isinstance(part, _DropoutNd) and part.training and part.p > 0:
+                raise ValueError(
+                    f"{path or 'the model'} ({type(part).__name__}) is active, so the gradient would be another one each time. "
+                    "Call model.eval() first."
+                )
+            for name, parameter in part._parameters.items():
+                if parameter is not None:
+                    parameters.setdefault(id(parameter), (f"{path}.{name}" if path else name, parameter))
+            buffers += [buffer for buffer in part._buffers.values() if buffer is not None]
+        if not parameters:
+            raise ValueError(f"{type(module).__name__} has no parameters, so there are no gradients to look at")
+        return cls(module, dict(parameters.values()), buffers)
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.parameters.values())).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(iter(self.parameters.values())).dtype
+
+    def names(self, wanted: Sequence[str] | None) -> tuple[str, ...]:
+        """The parameters' names, or those that are wanted."""
+        if wanted is None:
+            return tuple(self.parameters)
+        if isinstance(wanted, str) or not wanted:
+            raise ValueError(f"parameters must be a list of names, got {wanted!r}")
+        unknown = [name for name in wanted if name not in self.parameters]
+        if unknown:
+            raise ValueError(f"the model has no parameter {', '.join(map(repr, unknown))}; see model.named_parameters()")
+        return tuple(wanted)
+
+    @contextmanager
+    def trainable(self) -> Iterator[tuple[Callable[[Tensor], Any], dict[str, nn.Parameter]]]:
+        """The network as a function, and its parameters, with stand-ins that require gradients for the frozen ones.
+
+        A stand-in shares its parameter's memory and takes its place during a call; ``requires_grad`` itself is not touched.
+        Buffers and random states come back as they were; a network that draws random numbers is refused.
+        """
+        stand_ins = {name: nn.Parameter(p.detach()) for name, p in self.parameters.items() if not p.requires_grad}
+        devices = {p.device for p in self.parameters.values() if p.device.type == "cuda"}
+        states = _random_states(devices)
+        buffers = [(buffer, buffer._version, buffer.clone()) for buffer in self.buffers]
+        try:
+            if stand_ins:
+                yield lambda images: torch.func.functional_call(self.module, stand_ins, (images,)), self.parameters | stand_ins
+            else:
+                yield self.module, self.parameters
+        finally:
+            with torch.no_grad():
+                for buffer, version, value in buffers:
+                    if buffer._version != version:
+                        buffer.copy_(value)
+            drawn = not all(map(torch.equal, states, _random_states(devices)))
+            if drawn:
+                torch.set_rng_state(states[0])
+                for device, state in zip(devices, states[1:], strict=True):
+                    torch.cuda.set_rng_state(state, device)
+        if drawn:
             raise ValueError(
-                f"{where} normalises by the statistics of the batch, which mixes its samples: a sample has no gradient of its own. "
-                + ("Call model.eval() first." if module.training else "Give it track_running_stats=True.")
+                "the network draws random numbers in its forward pass, so its gradient is another one each time; "
+                "call model.eval(), or let it return the mean of what it samples"
             )
-        if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
-            raise ValueError(f"{where} is active: the gradient would be another one each time. Call model.eval() first.")
-    return parameters
 
 
-def checked_images(model: nn.Module, images: Tensor) -> Tensor:
-    """The images in the model's floating point type (token ids stay integers)."""
+def _random_states(devices: set[torch.device]) -> list[Tensor]:
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in devices)]
+
+
+def checked_images(images: Tensor, network: Network) -> Tensor:
+    """The images in the network's floating point type (token ids stay integers)."""
     if not isinstance(images, Tensor):
         raise TypeError(f"images must be a torch.Tensor, got {type(images).__name__}; convert with torch.as_tensor")
     if images.dim() < 2:
@@ -41,63 +116,31 @@ def checked_images(model: nn.Module, images: Tensor) -> Tensor:
         raise ValueError(f"images are empty: their shape is {tuple(images.shape)}")
     if not images.is_floating_point() and images.dtype != torch.uint8:
         return images
-    images = as_float(images, next(model.parameters()).dtype)
-    finite = images.flatten(1).isfinite().all(1)
-    if not finite.all():
-        raise ValueError(f"images hold NaN or infinite values, first in image {int((~finite).nonzero()[0])}")
+    images = as_float(images, network.dtype)
+    if not images.isfinite().all():
+        bad = int((~images.flatten(1).isfinite().all(1)).nonzero()[0])
+        raise ValueError(f"images hold NaN or infinite values, first in image {bad}")
     return images.clone() if images.is_inference() else images
 
 
-def checked_outputs(outputs: Any, samples: int) -> tuple[Tensor, ...]:
+def run(network: Callable[[Tensor], Any], images: Tensor) -> tuple[Tensor, ...]:
     """The network's outputs as a tuple of tensors, each with the samples on its first axis."""
+    try:
+        outputs = network(images)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        if "size" not in str(error) and "shape" not in str(error) and "channels" not in str(error):
+            raise
+        raise ValueError(f"the network cannot take images of the shape {tuple(images.shape)}: {error}") from error
     tensors = (outputs,) if isinstance(outputs, Tensor) else outputs
     if not isinstance(tensors, tuple | list) or not all(isinstance(tensor, Tensor) for tensor in tensors):
         raise TypeError(f"the network must return a tensor or a tuple of tensors, got {type(outputs).__name__}")
     for tensor in tensors:
-        if tensor.dim() == 0 or len(tensor) != samples:
+        if tensor.dim() == 0 or len(tensor) != len(images):
             raise ValueError(
-                f"the network must return one output a sample on the first axis; from {samples} samples it made a tensor of shape {tuple(tensor.shape)}"
+                f"the network must return one output a sample, on the first axis; {len(images)} samples made the shape {tuple(tensor.shape)}"
             )
         if not tensor.isfinite().all():
-            bad = int((~tensor.detach().flatten(1).isfinite().all(1)).nonzero()[0])
-            raise ValueError(f"the network's output holds NaN or infinite values, first for image {bad} of a chunk")
+            raise ValueError("the network's output holds NaN or infinite values, so there is no gradient to look at")
     return tuple(tensors)
-
-
-@contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Restore what a forward pass may change, buffers and random states, and refuse a network that draws random numbers."""
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    cuda = {t.device for t in model.parameters() if t.device.type == "cuda"}
-    before = _random_states(cuda)
-    with torch.random.fork_rng(devices=list(cuda)):
-        try:
-            yield
-            drawn = any(not torch.equal(a, b) for a, b in zip(before, _random_states(cuda), strict=True))
-        finally:
-            with torch.no_grad():
-                for buffer, value in buffers:
-                    buffer.copy_(value)
-    if drawn:
-        raise ValueError(
-            "the network draws random numbers in its forward pass, so its gradient is another one each time; "
-            "call model.eval(), or make it return the mean of what it samples"
-        )
-
-
-def _random_states(cuda: set[torch.device]) -> list[Tensor]:
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in cuda)]
-
-
-@contextmanager
-def all_trainable(model: nn.Module) -> Iterator[tuple[Callable[[Tensor], Any], dict[str, nn.Parameter]]]:
-    """The network and its parameters, with stand-ins that require gradients for the frozen ones.
-
-    A stand-in shares its parameter's memory and takes its place during a call; the model's own ``requires_grad`` stays as it is.
-    """
-    parameters = dict(model.named_parameters())
-    stand_ins = {name: nn.Parameter(p.detach()) for name, p in parameters.items() if not p.requires_grad}
-    if not stand_ins:
-        yield model, parameters
-    else:
-        yield lambda images: torch.func.functional_call(model, stand_ins, (images,)), parameters | stand_ins

@@ -3,7 +3,7 @@
 Inside ``with Interception(...)`` every torch function that a rule stands for runs as one node of autograd's graph that knows the
 rule. When the backward pass reaches the node, the node has the layer's input x and output gradient g of all samples, asks the
 rule for the samples' gradients, and passes dL/dx on. The parameters themselves are no part of the graph: their batch gradient,
-the most expensive third of a training step, is never computed, and their ``.grad`` and ``requires_grad`` are not touched.
+a third of a training step, is never computed, and their ``.grad`` and ``requires_grad`` are not touched.
 
 What no rule stands for runs as it always does. Its parameters then do appear in the graph, and that is how the engine finds out
 that it must ask for their gradients in another way.
@@ -13,18 +13,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import BackwardCFunction, once_differentiable
 from torch.overrides import TorchFunctionMode
 
 from tutorial_lib.gradients.rules import RULES, Formed, SampleGradients, Unsupported, Use
 
 Question = Callable[[str, SampleGradients], Tensor]
-"""What is asked of a parameter's gradients: (its name, its sample gradients) to numbers (L, N) or (L, N, k)."""
+"""What is asked of a parameter's gradients: (its name, its sample gradients) to numbers (N, L) or (N, L, k)."""
 
 
 class Interception(TorchFunctionMode):
@@ -38,14 +37,14 @@ class Interception(TorchFunctionMode):
             the number of the use and its input's shape to an axis, or None if there is no such axis.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor], samples: int, question: Question,
-                 batch_axes: Callable[[int, torch.Size], int | None]) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor], samples: int, question: Question | None,
+                 batch_axes: Callable[[int, torch.Size], int | None] | None) -> None:
         super().__init__()
-        self.parameters = dict(parameters)
-        self.watched = {id(parameter): name for name, parameter in parameters.items()}
+        self.parameters = parameters
+        self.name_of = {id(parameter): name for name, parameter in parameters.items()}
         self.samples, self.question, self.batch_axes = samples, question, batch_axes
         self.tap = torch.zeros((), requires_grad=True)  # gives every use a path, also where no input requires a gradient
-        self.labels: int | None = None  # set while a backward pass carries several labels at once
+        self.labels = 1  # carried by the backward pass that is going on
         self.uses: Counter[str] = Counter()
         self.uncovered: set[str] = set()
         self.answers: dict[str, Tensor] = {}
@@ -56,78 +55,78 @@ class Interception(TorchFunctionMode):
     # ------------------------------------------------------------------ forward
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        rule = RULES.get(func)
         output = None
-        if rule is not None and any(id(value) in self.watched for value in chain(args, kwargs.values())):
+        if func in RULES and not self.name_of.keys().isdisjoint(map(id, (*args, *kwargs.values()))):
             try:
-                output = self._run(rule(*args, **kwargs))
+                output = self._run(RULES[func](*args, **kwargs))
             except Unsupported:
                 pass
         if output is None:
             output = func(*args, **kwargs)
         if isinstance(output, Tensor):
-            self.bytes += output.nbytes
-            self.largest = max(self.largest, output.nbytes)
+            size = output.nbytes
+            self.bytes += size
+            self.largest = max(self.largest, size)
         return output
 
     def _run(self, use: Use) -> Tensor:
-        if id(use.input) in self.watched or any(tensor.grad_fn is not None for tensor in use.parameters.values()):
+        roles = {role: tensor for role, tensor in use.parameters.items() if tensor is not None}
+        if id(use.input) in self.name_of or any(tensor.grad_fn is not None for tensor in roles.values()):
             raise Unsupported("a parameter as input, or a weight that is computed from parameters")
         axis = self._axis(use)
-        x, use.input = use.input.movedim(axis, 0), None  # the node keeps it, so that autograd can watch over it
-        self.uses.update(self.watched[id(tensor)] for tensor in use.parameters.values() if id(tensor) in self.watched)
-        return _Node.apply(x, self.tap, use, self).movedim(0, axis)
+        use.names = {role: self.name_of[id(tensor)] for role, tensor in roles.items() if id(tensor) in self.name_of}
+        self.uses.update(use.names.values())
+        x, use.input = use.input, None  # the node keeps it, so that autograd can watch over it
+        if axis == 0:
+            return _Node.apply(x, self.tap, use, self)
+        return _Node.apply(x.movedim(axis, 0), self.tap, use, self).movedim(0, axis)
 
     def _axis(self, use: Use) -> int:
         shape = use.input.shape[: use.free_axes]
         self.shapes.append(shape)
-        doubtful = any(size % self.samples == 0 for size in shape[1:])
-        axis = self.batch_axes(len(self.shapes) - 1, shape) if doubtful and self.samples > 1 else 0
+        axis: int | None = 0
+        if self.samples > 1 and any(size % self.samples == 0 for size in shape[1:]):
+            axis = self.batch_axes(len(self.shapes) - 1, shape)
         if axis is None or shape[axis] != self.samples:
             raise Unsupported("samples that stand on no axis of their own")
         return axis
 
     # ------------------------------------------------------------------ backward
     def backward(self, outputs: tuple[Tensor, ...], direction: Sequence[Tensor], retain_graph: bool = False) -> Tensor:
-        """Answers (L, N, P) or (L, N, P, k) for the backward pass from ``direction``, one (L, N, ...) for each output.
+        """Answers (N, L, P) or (N, L, P, k) for the backward pass from ``direction``, one (N, L, ...) for each output.
 
         Zero where the outputs do not depend on a parameter. Afterwards ``uncovered`` names those that they also depend
         on in ways that no rule stands for; the answers for these are wrong.
         """
-        labels, samples = direction[0].shape[:2]
-        self.labels = None if labels == 1 else labels
+        samples, self.labels = direction[0].shape[:2]
 
         def run(direction: Sequence[Tensor]) -> Tensor:
             _, *leftover = torch.autograd.grad(
                 outputs, [self.tap, *self.parameters.values()], direction, retain_graph=retain_graph, allow_unused=True
             )
             self.uncovered = {name for name, gradient in zip(self.parameters, leftover, strict=True) if gradient is not None}
-            return direction[0]
+            return direction[0]  # vmap wants something back
 
         with torch.no_grad(), torch.autocast(direction[0].device.type, enabled=False):
-            if labels == 1:
-                run([d[0] for d in direction])
+            if self.labels == 1:
+                run([d.squeeze(1) for d in direction])
             else:
-                torch.vmap(run)(list(direction))
-        for name, total in self.sums.items():
-            self.answers[name] = self.question(name, Formed(total))
-        zero = next(iter(self.answers.values()), torch.zeros(labels, samples, device=direction[0].device)) * 0
+                torch.vmap(run, in_dims=1)(list(direction))
+            for name, total in self.sums.items():
+                self.answers[name] = self.question(name, Formed(total))
+        zero = next(iter(self.answers.values()), torch.zeros(samples, self.labels, device=direction[0].device)) * 0
         answers = torch.stack([self.answers.get(name, zero) for name in self.parameters], dim=2)
         self.answers, self.sums = {}, {}
         return answers
 
     def receive(self, use: Use, x: Tensor, g: Tensor, needs_input_gradient: bool) -> Tensor | None:
-        """One node's turn in the backward pass: answer the question for its parameters, return dL/dx."""
+        """One node's turn in the backward pass: answer the question for its parameters, return dL/dx (N, L, ...)."""
         gx, gradients = use.backward(x, g, needs_input_gradient)
-        for role, sample_gradients in gradients.items():
-            parameter = use.parameters[role]
-            name = self.watched.get(id(parameter))
-            if name is None:
-                continue
+        for role, name in use.names.items():
             if self.uses[name] == 1:
-                self.answers[name] = self.question(name, sample_gradients)
+                self.answers[name] = self.question(name, gradients[role])
             else:  # the gradient is the sum over the uses, and it must be squared after adding
-                formed = sample_gradients.dense().reshape(*g.shape[:2], *parameter.shape)
+                formed = gradients[role].dense().reshape(*g.shape[:2], *use.parameters[role].shape)
                 self.sums[name] = self.sums[name] + formed if name in self.sums else formed
         return gx
 
@@ -145,25 +144,25 @@ class _Node(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple:
         (x,) = ctx.saved_tensors
-        needs_input_gradient = ctx.needs_input_grad[0]
-        if ctx.interception.labels is None:
-            gx = ctx.interception.receive(ctx.use, x, g.unsqueeze(0), needs_input_gradient)
-            return (None if gx is None else gx.squeeze(0)), None, None, None
+        watch, needs_input_gradient = ctx.interception, ctx.needs_input_grad[0]
+        if watch.labels == 1:
+            gx = watch.receive(ctx.use, x, g.unsqueeze(1), needs_input_gradient)
+            return (None if gx is None else gx.squeeze(1)), None, None, None
 
         def receive(g: Tensor) -> Tensor:
-            gx = ctx.interception.receive(ctx.use, x, g, needs_input_gradient)
-            return g.new_zeros(len(g)) if gx is None else gx
+            gx = watch.receive(ctx.use, x, g, needs_input_gradient)
+            return g.new_zeros(1, watch.labels) if gx is None else gx
 
-        gx = _AllLabels.apply(g, receive, ctx.interception.labels)
+        gx = _AllLabels.apply(g, receive, watch.labels)
         return (gx if needs_input_gradient else None), None, None, None
 
 
 class _AllLabels(torch.autograd.Function):
-    """Inside a vmapped backward pass, step out of vmap: g with its label axis in front, as an ordinary tensor."""
+    """Inside a vmapped backward pass, step out of vmap: g with its label axis second, (N, L, ...), as an ordinary tensor."""
 
     @staticmethod
     def forward(g: Tensor, receive: Callable[[Tensor], Tensor], labels: int) -> Tensor:
-        return receive(g.expand(labels, *g.shape))[0]  # vmap found the same g for every label
+        return receive(g.unsqueeze(1).expand(-1, labels, *g.shape[1:]))[:, 0]  # vmap found the same g for every label
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -171,7 +170,7 @@ class _AllLabels(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, g: Tensor, receive: Callable[[Tensor], Tensor], labels: int) -> tuple[Tensor, int]:
-        return receive(g.movedim(in_dims[0], 0)), 0
+        return receive(g.movedim(in_dims[0], 1)), 1
 
 
 def foreign_nodes(outputs: Sequence[Tensor]) -> bool:
@@ -182,7 +181,7 @@ def foreign_nodes(outputs: Sequence[Tensor]) -> bool:
         if node is None or node in done:
             continue
         done.add(node)
-        if isinstance(node, torch.autograd.function.BackwardCFunction) and not isinstance(node, _Node._backward_cls):
+        if isinstance(node, BackwardCFunction) and not isinstance(node, _Node._backward_cls):
             return True
         todo.extend(parent for parent, _ in node.next_functions)
     return False

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tutorial_lib.gradients.guards import checked_images, checked_outputs, checked_parameters
+from tutorial_lib.gradients.guards import Network, checked_images, run
 
 
 def introspective_features(model: nn.Module, images: Tensor, loss: str = "ce") -> Tensor:
@@ -37,8 +37,8 @@ def introspective_features(model: nn.Module, images: Tensor, loss: str = "ce") -
     tensor([[[-2., -3.],
              [-2., -3.]]], grad_fn=<MulBackward0>)
     """
-    checked_parameters(model)
-    logits, features = _through_head(model, checked_images(model, images).to(next(model.parameters()).device))
+    network = Network.inspect(model)
+    logits, features = _through_head(model, checked_images(images, network).to(network.device))
     if loss == "bce":
         disagreement = (-logits).sigmoid()  # 1 − p, without cancellation where the network is sure
     elif loss == "ce":
@@ -60,7 +60,7 @@ def _through_head(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
 
     hooks = [module.register_forward_hook(remember) for module in model.modules() if isinstance(module, nn.Linear)]
     try:
-        (logits,) = checked_outputs(model(images), len(images))
+        (logits,) = run(model, images)
     finally:
         for hook in hooks:
             hook.remove()

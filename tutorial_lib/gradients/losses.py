@@ -31,7 +31,7 @@ NAMES = ("bce", "ce", "mse")
 
 
 def logit_gradient(z: Tensor, t: Tensor, loss: str) -> Tensor:
-    """dl/dz for outputs z (N, K) and targets t (..., N, K), by the closed forms above.
+    """dl/dz for outputs z (..., K) and targets t (..., K), by the closed forms above.
 
     Written so that a confident network's s − 1 and p − 1 keep their digits: 1 − s(z) is s(−z), and since the entries of the
     cross-entropy's gradient add up to zero, the one of the likeliest class is minus the sum of the others.
@@ -67,7 +67,7 @@ def output_gradient(label: Label | None, loss: Loss) -> OutputGradient:
             return direction_and_scale(_gradient_of_function(loss, label, outputs, images, samples), outputs)
         z = single(outputs, loss).double()
         t = target(label, z, images, samples)
-        return direction_and_scale([logit_gradient(z.flatten(1), t.flatten(1), loss).view_as(z)[None]], outputs)
+        return direction_and_scale([logit_gradient(z.flatten(1), t.flatten(1), loss).view_as(z).unsqueeze(1)], outputs)
 
     return start
 
@@ -80,8 +80,8 @@ def contrast_gradient(loss: str) -> OutputGradient:
         z = single(outputs, loss).detach().double()
         if z.dim() != 2:
             raise ValueError(f"one-hot labels need logits (N, K), the network returns the shape {tuple(z.shape)}")
-        every_class = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)[:, None].expand(-1, *z.shape)
-        return direction_and_scale([logit_gradient(z, every_class, loss)], outputs)
+        every_class = torch.eye(z.shape[1], dtype=z.dtype, device=z.device).expand(len(z), -1, -1)
+        return direction_and_scale([logit_gradient(z.unsqueeze(1), every_class, loss)], outputs)
 
     return start
 
@@ -98,7 +98,7 @@ def single(outputs: tuple[Tensor, ...], loss: str) -> Tensor:
 
 
 def direction_and_scale(gradients: Sequence[Tensor], outputs: Sequence[Tensor]) -> Cotangent:
-    """Split gradients (L, N, ...) of the outputs into a direction of largest entry 1 and a scale (L, N)."""
+    """Split gradients (N, L, ...) of the outputs into a direction of largest entry 1 and a scale (N, L)."""
     largest = torch.stack([gradient.flatten(2).abs().amax(2).double() for gradient in gradients]).amax(0)
     scale = torch.where(largest > 0, largest, 1.0)
     direction = tuple(
@@ -120,4 +120,4 @@ def _gradient_of_function(loss: Callable[..., Tensor], label: Label | None, outp
     if not losses.isfinite().all():
         raise ValueError(f"the loss is NaN or infinite, first for image {samples.start + int((~losses.isfinite()).nonzero()[0])}")
     gradients = torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
-    return [(torch.zeros_like(leaf) if g is None else g)[None] for leaf, g in zip(leaves, gradients, strict=True)]
+    return [(torch.zeros_like(leaf) if g is None else g).unsqueeze(1) for leaf, g in zip(leaves, gradients, strict=True)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from tutorial_lib.gradients.engine import ask
-from tutorial_lib.gradients.guards import checked_images, checked_parameters
+from tutorial_lib.gradients.guards import Network, checked_images
 from tutorial_lib.gradients.losses import Loss, contrast_gradient, output_gradient
 from tutorial_lib.gradients.rules import SampleGradients
 from tutorial_lib.gradients.targets import Label
@@ -49,9 +49,10 @@ def squared_norms(model: nn.Module, images: Tensor, label: Label | None = "ones"
     (tensor([[1.],
             [9.]], dtype=torch.float64), ('weight',))
     """
-    names = _names(model, parameters)
-    answers = ask(model, checked_images(model, images), names, _squared, output_gradient(label, loss), memory_budget)
-    return (answers.values * answers.scale[:, :, None].square())[0].to(images.device), names
+    network = Network.inspect(model)
+    names = network.names(parameters)
+    answers = ask(network, checked_images(images, network), names, _squared, output_gradient(label, loss), memory_budget)
+    return (answers.values * answers.scale.square().unsqueeze(2)).squeeze(1).to(images.device), names
 
 
 def contrast_squared_norms(model: nn.Module, images: Tensor, loss: Loss = "ce", *, parameters: Sequence[str] | None = None,
@@ -74,20 +75,11 @@ def contrast_squared_norms(model: nn.Module, images: Tensor, loss: Loss = "ce", 
     tensor([[[2.],
              [2.]]], dtype=torch.float64)
     """
-    names = _names(model, parameters)
-    answers = ask(model, checked_images(model, images), names, _squared, contrast_gradient(loss), memory_budget)
-    return (answers.values * answers.scale[:, :, None].square()).transpose(0, 1).to(images.device)
+    network = Network.inspect(model)
+    names = network.names(parameters)
+    answers = ask(network, checked_images(images, network), names, _squared, contrast_gradient(loss), memory_budget)
+    return (answers.values * answers.scale.square().unsqueeze(2)).to(images.device)
 
 
 def _squared(name: str, gradients: SampleGradients) -> Tensor:
     return gradients.squared_norms()
-
-
-def _names(model: nn.Module, parameters: Sequence[str] | None) -> tuple[str, ...]:
-    known = checked_parameters(model)
-    if parameters is None:
-        return tuple(known)
-    unknown = [name for name in parameters if name not in known]
-    if unknown or isinstance(parameters, str) or not parameters:
-        raise ValueError(f"parameters must name some of the model's parameters; not among them: {', '.join(unknown) or parameters!r}")
-    return tuple(parameters)

@@ -18,61 +18,61 @@ from torch import Tensor
 from tutorial_lib.gradients.rules.base import Formed, SampleGradients, Unsupported, Use, precise
 
 
-def _sum_to(values: Tensor, shape: torch.Size) -> Tensor:
-    """Sum (L, N, ...) to (L, N, *shape): what broadcasting had repeated is added up again."""
-    per_sample = values.shape[2:]
-    inner = shape[1:] if len(shape) == len(per_sample) + 1 else shape  # a leading 1 stands for the samples
-    lead = len(per_sample) - len(inner)
-    repeated = [2 + i for i in range(lead)] + [2 + lead + i for i, size in enumerate(inner) if size == 1]
-    if repeated:
-        values = values.sum(repeated)
-    return values.reshape(*values.shape[:2], *shape)
-
-
 class Affine(Use):
-    """y = scale ∘ input + shift; either may be missing."""
+    """y = scale ∘ input + shift; either may be missing.
 
-    def __init__(self, input: Tensor, scale: Tensor | None = None, shift: Tensor | None = None,
-                 views: dict[str, tuple[int, ...]] | None = None) -> None:
+    Args:
+        input: (N, ...).
+        scale, shift: parameters that broadcast to the input and have no entries for single samples.
+        trailing: how many axes of size 1 to read behind the parameters' own (channels that come before positions).
+    """
+
+    def __init__(self, input: Tensor, scale: Tensor | None = None, shift: Tensor | None = None, trailing: int = 0) -> None:
         super().__init__(input, scale=scale, shift=shift)
-        self.views = views or {}
         if not isinstance(input, Tensor):
             raise Unsupported("a parameter times or plus a number")
-        shapes = [torch.Size(self.views.get(role, tensor.shape)) for role, tensor in self.parameters.items()]
-        for shape in shapes:
+        self.views = {
+            role: (*parameter.shape, *[1] * trailing) for role, parameter in self.parameters.items() if parameter is not None
+        }
+        for shape in self.views.values():
             if len(shape) > input.dim() or (len(shape) == input.dim() and shape[0] != 1):
                 raise Unsupported("a parameter with an entry for each sample")
-        self.free_axes = max(1, input.dim() - max(len(shape) for shape in shapes))
+        self.free_axes = max(1, input.dim() - max(map(len, self.views.values())))
 
-    def __getitem__(self, role: str) -> Tensor | None:
-        tensor = super().__getitem__(role)
-        return tensor.view(self.views[role]) if tensor is not None and role in self.views else tensor
+    def _view(self, role: str) -> Tensor | None:
+        return self.parameters[role].view(self.views[role]) if role in self.views else None
 
     def output(self, x: Tensor) -> Tensor:
-        scale, shift = self["scale"], self["shift"]
+        scale, shift = self._view("scale"), self._view("shift")
         if scale is None:
             return x + shift
         return x * scale if shift is None else torch.addcmul(shift, x, scale)
 
     def backward(self, x: Tensor, g: Tensor, needs_input_gradient: bool) -> tuple[Tensor | None, dict[str, SampleGradients]]:
         gradients: dict[str, SampleGradients] = {}
-        scale = self["scale"]
+        scale = self._view("scale")
         if scale is not None:
-            gradients["scale"] = Formed(_sum_to(precise(g) * precise(x), scale.shape))
-        if "shift" in self.parameters:
-            gradients["shift"] = Formed(_sum_to(precise(g), self["shift"].shape))
+            gradients["scale"] = Formed(_sum_to(precise(g) * precise(x).unsqueeze(1), scale.shape))
+        if "shift" in self.views:
+            gradients["shift"] = Formed(_sum_to(precise(g), self.views["shift"]))
         gx = None
         if needs_input_gradient:
             gx = g if scale is None else g * scale
         return gx, gradients
 
 
+def _sum_to(values: Tensor, shape: Sequence[int]) -> Tensor:
+    """Sum (N, L, ...) to (N, L, *shape): what broadcasting had repeated is added up again."""
+    axes = values.dim() - 2
+    own = shape[1:] if len(shape) == axes + 1 else shape  # a leading 1 stands for the samples
+    lead = axes - len(own)
+    repeated = [2 + axis for axis in range(axes) if axis < lead or own[axis - lead] == 1]
+    if repeated:
+        values = values.sum(repeated)
+    return values.reshape(*values.shape[:2], *shape)
+
+
 # ------------------------------------------------------------------ normalisations
-def _by_channel(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Affine:
-    view = (-1,) + (1,) * (x.dim() - 2)
-    return Affine(x, scale, shift, views={"scale": view, "shift": view})
-
-
 def layer_norm(input: Tensor, normalized_shape: list[int], weight: Tensor | None = None, bias: Tensor | None = None,
                eps: float = 1e-5, *_: object) -> Affine:
     return Affine(F.layer_norm(input, normalized_shape, None, None, eps), weight, bias)
@@ -84,13 +84,14 @@ def rms_norm(input: Tensor, normalized_shape: list[int], weight: Tensor | None =
 
 def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
                eps: float = 1e-5, *_: object) -> Affine:
-    return _by_channel(F.group_norm(input, num_groups, None, None, eps), weight, bias)
+    return Affine(F.group_norm(input, num_groups, None, None, eps), weight, bias, trailing=input.dim() - 2)
 
 
 def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None,
                   weight: Tensor | None = None, bias: Tensor | None = None, use_input_stats: bool = True,
                   momentum: float = 0.1, eps: float = 1e-5) -> Affine:
-    return _by_channel(F.instance_norm(input, running_mean, running_var, None, None, use_input_stats, momentum, eps), weight, bias)
+    normalised = F.instance_norm(input, running_mean, running_var, None, None, use_input_stats, momentum, eps)
+    return Affine(normalised, weight, bias, trailing=input.dim() - 2)
 
 
 # ------------------------------------------------------------------ arithmetic with a parameter

@@ -34,23 +34,22 @@ class BatchNorm(Use):
         self.mean, self.variance, self.eps = running_mean, running_var, eps
 
     def output(self, x: Tensor) -> Tensor:
-        return torch.batch_norm(x, self["weight"], self["bias"], self.mean, self.variance, False, 0.0, self.eps, False)
+        return torch.batch_norm(
+            x, self.parameters["weight"], self.parameters["bias"], self.mean, self.variance, False, 0.0, self.eps, False
+        )
 
     def backward(self, x: Tensor, g: Tensor, needs_input_gradient: bool) -> tuple[Tensor | None, dict[str, SampleGradients]]:
-        samples, channels = x.shape[:2]
-        one_image = (1, samples * channels, -1)
-        scale, mean, variance = (t.to(precise(x).dtype).repeat(samples) for t in (self["weight"], self.mean, self.variance))
+        x, g_precise = precise(x), precise(g)
+        samples, labels, channels = g.shape[:3]
+        if labels > 1:  # a copy of the input for each label
+            x = x.unsqueeze(1).expand_as(g_precise)
+        one_image = (1, samples * labels * channels, -1)
+        scale, mean, variance = (t.repeat(samples * labels) for t in (self.parameters["weight"], self.mean, self.variance))
         unused = scale.new_empty(0)  # where batch statistics would be
-        x_image = precise(x).reshape(one_image)
-        gx, dscale, dshift = zip(*(
-            torch.ops.aten.native_batch_norm_backward(
-                precise(gl).reshape(one_image), x_image, scale, mean, variance, unused, unused, False, self.eps,
-                (needs_input_gradient, True, True),
-            )
-            for gl in g
-        ), strict=True)
-        gradients = {
-            "weight": Formed(torch.stack(dscale).view(-1, samples, channels)),
-            "bias": Formed(torch.stack(dshift).view(-1, samples, channels)),
-        }
-        return (torch.stack(gx).view(g.shape) if needs_input_gradient else None), gradients
+        gx, dscale, dshift = torch.ops.aten.native_batch_norm_backward(
+            g_precise.reshape(one_image), x.reshape(one_image), scale, mean, variance, unused, unused, False, self.eps,
+            (needs_input_gradient, True, True),
+        )
+        per_sample = (samples, labels, channels)
+        gradients = {"weight": Formed(dscale.view(per_sample)), "bias": Formed(dshift.view(per_sample))}
+        return (gx.view(g.shape) if needs_input_gradient else None), gradients

@@ -1,17 +1,18 @@
 r"""Convolutions and transposed convolutions, in one, two and three dimensions, with stride, padding, dilation and groups.
 
-With patches U (K × T: K = I·kh·kw numbers for each of T output positions) the layer is y = W U, so dW = G Uᵀ as for a linear
+With patches U (K × T: K = I·kh·kw numbers at each of T output positions) the layer is y = W U, so dW = G Uᵀ as for a linear
 layer on sequences. The patches repeat every pixel kh·kw times, and the two forms below never build them.
 
-*Direct form, by kernel rows.* Shift the padded input by each of the kw columns of the kernel (kw copies, not kh·kw). In that
-buffer the patches of one kernel row are a contiguous window, so dW is kh matrix products on views. With stride s the rows of
-the buffer are sorted by their phase, row mod s, and the windows are contiguous again.
+*Direct form, by kernel rows.* Write the input with its channels last and, at each output column, the kw pixels under a kernel row
+side by side (kw copies of the input, not kh·kw). In that buffer the patches of kernel row i, at all output positions, are one
+contiguous window of rows, shifted by i: dW is kh matrix products on views. With stride s the rows are sorted by their phase,
+row mod s, and the windows are contiguous again.
 
 *Gram form, from pixels.* (UᵀU)[t, s] = sum over kernel offsets d of ⟨x[t+d], x[s+d]⟩: the Gram of the *pixels*, XᵀX, added to
 itself along kh·kw diagonal shifts, first the row shifts, then the column shifts. Zero padding only clips the shifts. That is
 S²·I multiplications for S pixels, a factor kh·kw less than the Gram of patches.
 
-*Groups* are separate convolutions: a batch of N samples and q groups is a batch of N·q ungrouped ones.
+*Groups* are separate convolutions: N samples in q groups are N·q samples of one ungrouped convolution.
 
 *Transposed convolutions* exchange the roles: patches come from g, positions from x.
 """
@@ -19,21 +20,31 @@ S²·I multiplications for S pixels, a factor kh·kw less than the Gram of patch
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import prod
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tutorial_lib.gradients.rules.base import Formed, SampleGradients, Unsupported, Use, autocast, precise, squared_sum
+from tutorial_lib.gradients.rules.base import (
+    Formed,
+    SampleGradients,
+    Unsupported,
+    Use,
+    autocast,
+    parts,
+    precise,
+    scratch_numbers,
+    squared_sum,
+)
 from tutorial_lib.gradients.rules.cost import gram_is_cheaper
-from tutorial_lib.gradients.rules.gram import gram_sum, redo_untrusted
+from tutorial_lib.gradients.rules.gram import gram_norms
 from tutorial_lib.gradients.rules.linear import OuterProducts
 
 
 class Axis(NamedTuple):
-    """How the kernel walks along one spatial axis."""
+    """How the kernel walks along one axis: output t and kernel entry k meet input stride·t + dilation·k − padding."""
 
     size: int  # of the input
     out: int  # of the output
@@ -42,13 +53,16 @@ class Axis(NamedTuple):
     padding: int
     dilation: int
 
-    def clip(self, offset: int, out: int | None = None, step: int | None = None) -> tuple[slice, slice]:
-        """Output positions whose pixel ``offset`` exists, and those pixels: zero padding as a pair of slices."""
-        stride = step or self.stride
-        start = offset - self.padding
-        low = max(0, -(start // stride))
-        high = max(low, min(out or self.out, (self.size - 1 - start) // stride + 1))
-        return slice(low, high), slice(low * stride + start, max(0, (high - 1) * stride + start + 1), stride)
+    def meeting(self, k: int) -> tuple[slice, slice]:
+        """Outputs that meet a pixel, not the padding, through kernel entry k, and those pixels."""
+        start = k * self.dilation - self.padding
+        low = max(0, -(start // self.stride))
+        high = max(low, min(self.out, (self.size - 1 - start) // self.stride + 1))
+        return slice(low, high), slice(low * self.stride + start, max(0, (high - 1) * self.stride + start + 1), self.stride)
+
+    def phase(self, k: int) -> int:
+        """Input mod stride, the same for all outputs."""
+        return (k * self.dilation - self.padding) % self.stride
 
 
 class Correlation(SampleGradients):
@@ -56,155 +70,167 @@ class Correlation(SampleGradients):
 
     Args:
         x: (N, I, H, W).
-        g: (L, N, O, h, w).
+        g: (N, L, O, h, w).
         rows, columns: how the kernel walks.
     """
 
     def __init__(self, x: Tensor, g: Tensor, rows: Axis, columns: Axis) -> None:
         self.x, self.g, self.rows, self.columns = precise(x), precise(g), rows, columns
-        self.labels, self.samples, outputs = g.shape[:3]
+        self.samples, self.labels, outputs = g.shape[:3]
         self.shape = (outputs, x.shape[1], rows.kernel, columns.kernel)
 
-    # ------------------------------------------------------------------ direct form
-    def _kernel_rows(self, first: int, last: int | None) -> Iterator[Tensor]:
-        """dW of samples first:last, one kernel row at a time: (n, L·O, kw·I)."""
-        x, g = self.x[first:last], self.g[:, first:last]
-        n, inputs = x.shape[:2]
-        rows, columns = self.rows, self.columns
-        phases = min(rows.stride, rows.kernel) if rows.dilation == 1 else rows.stride
-        reach = rows.out + (rows.dilation * (rows.kernel - 1)) // rows.stride
-        buffer = x.new_zeros(n, phases, columns.kernel, inputs, reach, columns.out)
-        for phase in range(phases):
-            to_row, from_row = rows.clip(phase, out=reach)
-            for j in range(columns.kernel):
-                to_column, from_column = columns.clip(j * columns.dilation)
-                buffer[:, phase, j, :, to_row, to_column] = x[:, :, from_row, from_column]
-        buffer = buffer.view(n, phases, columns.kernel * inputs, reach * columns.out)
-        G = g.transpose(0, 1).reshape(n, -1, rows.out * columns.out)
-        for i in range(rows.kernel):
-            skip, phase = divmod(i * rows.dilation, rows.stride)
-            window = buffer[:, phase, :, skip * columns.out : (skip + rows.out) * columns.out]
-            yield torch.bmm(G, window.mT)
-
-    @property
-    def _scratch(self) -> int:
-        rows, columns = self.rows, self.columns
-        buffer = rows.stride * (rows.out + rows.dilation * rows.kernel // rows.stride) * columns.kernel * columns.out
-        return self.shape[1] * (buffer + columns.kernel * self.labels * self.shape[0])
-
-    def dense(self, first: int = 0, last: int | None = None) -> Tensor:
-        outputs, inputs, kh, kw = self.shape
-        stacked = torch.stack(list(self._kernel_rows(first, last)), dim=2)  # (n, L·O, kh, kw·I)
-        return stacked.view(-1, self.labels, outputs, kh, kw, inputs).permute(1, 0, 2, 5, 3, 4)
-
-    def _direct(self, first: int, last: int) -> Tensor:
-        return sum(squared_sum(row.view(last - first, self.labels, -1), keep=2) for row in self._kernel_rows(first, last)).T
-
-    def moments(self, reference: Tensor) -> tuple[Tensor, Tensor]:
-        outputs, inputs, kh, kw = self.shape
-        by_row = reference.view(self.shape).to(self.x.dtype).permute(2, 0, 3, 1).reshape(kh, -1)  # each (O, kw, I)
-        inner, squared = [], []
-        for first, last in self._parts(self._scratch):
-            gradients = [row.view(last - first, self.labels, -1) for row in self._kernel_rows(first, last)]
-            inner.append(sum(row @ direction for row, direction in zip(gradients, by_row, strict=True)).T)
-            squared.append(sum(squared_sum(row, keep=2) for row in gradients).T)
-        return torch.cat(inner, dim=1), torch.cat(squared, dim=1)
-
-    # ------------------------------------------------------------------ Gram form
-    def _patch_gram(self, x: Tensor) -> Tensor:
-        """UᵀU (N, T, T) from the Gram of the pixels."""
-        rows, columns = self.rows, self.columns
-        n = len(x)
-        pixels = x.flatten(2)
-        gram = torch.bmm(pixels.mT, pixels).view(n, rows.size, columns.size, rows.size, columns.size)
-        shifted = gram.new_zeros(n, rows.out, columns.size, rows.out, columns.size)
-        for i in range(rows.kernel):
-            to, of = rows.clip(i * rows.dilation)
-            shifted[:, to, :, to] += gram[:, of, :, of]
-        patches = gram.new_zeros(n, rows.out, columns.out, rows.out, columns.out)
-        for j in range(columns.kernel):
-            to, of = columns.clip(j * columns.dilation)
-            patches[:, :, to, :, to] += shifted[:, :, of, :, of]
-        return patches.view(n, rows.out * columns.out, -1)
-
-    def _gram(self, first: int, last: int) -> Tensor:
-        x, g = self.x[first:last], self.g[:, first:last]
-        G = g.flatten(3)
-        squared = gram_sum(self._patch_gram(x), G.mT @ G)
-        directly = lambda n: Correlation(x[n], g[:, n], self.rows, self.columns)._direct(0, len(n))  # noqa: E731
-        return redo_untrusted(squared, x, g, terms=prod(self.shape[2:]), direct=directly)
-
-    # ------------------------------------------------------------------ choice
     def squared_norms(self) -> Tensor:
         outputs, inputs, kh, kw = self.shape
         S, T = self.rows.size * self.columns.size, self.rows.out * self.columns.out
-        K = inputs * kh * kw
-        gram = gram_is_cheaper(
-            direct=T * K * outputs + 24 * K * outputs, gram=S * S * inputs + T * T * outputs, elementwise=(kh + kw + 2) * T * T
-        )
-        if gram:
+        if gram_is_cheaper(
+            direct=T * inputs * kh * kw * outputs, gram=S * S * inputs + T * T * outputs, elementwise=(kh + kw + 2) * T * T
+        ):
             numbers = S * S + (self.rows.out * self.columns.size) ** 2 + (1 + self.labels) * T * T
-            return torch.cat([self._gram(*part) for part in self._parts(numbers)], dim=1)
-        return torch.cat([self._direct(*part) for part in self._parts(self._scratch)], dim=1)
+            return torch.cat([self._gram(*part) for part in parts(self.samples, numbers, scratch_numbers(self.x))])
+        squared = [rows.square_().view(kh, -1, self.labels, outputs * kw * inputs).sum(-1).sum(0) for rows in self._kernel_rows()]
+        return torch.cat(squared)
+
+    def moments(self, reference: Tensor) -> tuple[Tensor, Tensor]:
+        outputs, inputs, kh, kw = self.shape
+        by_row = reference.view(self.shape).to(self.x.dtype).permute(2, 0, 3, 1).reshape(kh, -1, 1)
+        inner, squared = [], []
+        for rows in self._kernel_rows():
+            rows = rows.view(kh, -1, outputs * kw * inputs)
+            inner.append((rows @ by_row).sum(0).view(-1, self.labels))
+            squared.append(rows.square_().sum(-1).sum(0).view(-1, self.labels))
+        return torch.cat(inner), torch.cat(squared)
+
+    def dense(self, first: int = 0, last: int | None = None) -> Tensor:
+        outputs, inputs, kh, kw = self.shape
+        some = Correlation(self.x[first:last], self.g[first:last], self.rows, self.columns)
+        return torch.cat([
+            rows.view(kh, -1, self.labels, outputs, kw, inputs).permute(1, 2, 3, 5, 0, 4) for rows in some._kernel_rows()
+        ])
+
+    # ------------------------------------------------------------------ direct form
+    def _kernel_rows(self) -> Iterator[Tensor]:
+        """dW of some samples after the other: (kh, n, L·O, kw·I), in memory that the next ones overwrite."""
+        outputs, inputs, kh, kw = self.shape
+        rows, columns = self.rows, self.columns
+        longest = -(-rows.size // rows.stride)
+        buffer_numbers = longest * columns.out * kw * inputs
+        ranges = list(parts(self.samples, buffer_numbers + kh * self.labels * outputs * kw * inputs, scratch_numbers(self.x)))
+        step = ranges[0][1]
+        buffer = self.x.new_zeros(step, longest, columns.out, kw, inputs)  # where padding stands nothing is ever written
+        products = self.x.new_empty(kh, step, self.labels * outputs, kw * inputs)
+        G = self.g.reshape(self.samples, self.labels * outputs, rows.out * columns.out)
+        channels_last = self.x.permute(0, 2, 3, 1)
+        meetings = [(j, *columns.meeting(j)) for j in range(kw)]
+        by_phase = [(phase, list(entries)) for phase, entries in groupby(sorted(range(kh), key=rows.phase), key=rows.phase)]
+        for first, last in ranges:
+            for phase, entries in by_phase:
+                lines = channels_last[first:last, phase :: rows.stride]
+                window = buffer[: last - first, : lines.shape[1]]
+                for j, to, of in meetings:
+                    window[:, :, to, j] = lines[:, :, of]
+                window = window.flatten(3).flatten(1, 2)
+                for i in entries:
+                    to, of = rows.meeting(i)
+                    low = of.start // rows.stride * columns.out
+                    torch.bmm(
+                        G[first:last, :, to.start * columns.out : to.stop * columns.out],
+                        window[:, low : low + (to.stop - to.start) * columns.out],
+                        out=products[i, : last - first],
+                    )
+            yield products[:, : last - first]
+
+    # ------------------------------------------------------------------ Gram form
+    def _patch_gram(self, x: Tensor) -> Tensor:
+        """UᵀU (n, T, T) from the Gram of the pixels."""
+        rows, columns = self.rows, self.columns
+        pixels = x.flatten(2)
+        gram = torch.bmm(pixels.mT, pixels).view(-1, rows.size, columns.size, rows.size, columns.size)
+        shifted = gram.new_zeros(len(x), rows.out, columns.size, rows.out, columns.size)
+        for i in range(rows.kernel):
+            to, of = rows.meeting(i)
+            shifted[:, to, :, to] += gram[:, of, :, of]
+        patches = gram.new_zeros(len(x), rows.out, columns.out, rows.out, columns.out)
+        for j in range(columns.kernel):
+            to, of = columns.meeting(j)
+            patches[:, :, to, :, to] += shifted[:, :, of, :, of]
+        return patches.flatten(3).flatten(1, 2)
+
+    def _gram(self, first: int, last: int) -> Tensor:
+        x, g = self.x[first:last], self.g[first:last]
+        G = g.flatten(3)
+        return gram_norms(
+            self._patch_gram(x), G.mT @ G, lambda n: squared_sum(Correlation(x[n], g[n], self.rows, self.columns).dense(), keep=2)
+        )
 
 
 class Volume(SampleGradients):
     """A correlation in three dimensions, formed by the library: one image of N·I channels, convolved in N groups."""
 
-    def __init__(self, x: Tensor, g: Tensor, weight_shape: Sequence[int], settings: tuple) -> None:
-        self.x, self.g, self.settings = precise(x), precise(g), settings
-        self.labels, self.samples = g.shape[:2]
-        self.shape = tuple(weight_shape)
+    def __init__(self, x: Tensor, g: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int],
+                 dilation: Sequence[int]) -> None:
+        self.x, self.g, self.settings = precise(x), precise(g), (list(stride), list(padding), list(dilation))
+        self.samples, self.labels, outputs = g.shape[:3]
+        self.shape = (outputs, x.shape[1], *kernel)
 
     def dense(self, first: int = 0, last: int | None = None) -> Tensor:
-        x = self.x[first:last]
-        n, outputs = len(x), self.shape[0]
-        stride, padding, dilation = self.settings
-        template = x.new_empty(1).expand(n * outputs, *self.shape[1:])
-        return torch.stack([
-            torch.ops.aten.convolution_backward(
-                g.reshape(1, -1, *g.shape[2:]), x.reshape(1, -1, *x.shape[2:]), template, None, stride, padding, dilation,
-                False, [0] * len(stride), n, (False, True, False),
-            )[1].view(n, *self.shape)
-            for g in self.g[:, first:last]
-        ])
-
-
-def sample_correlation(x: Tensor, g: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int],
-                       dilation: Sequence[int], groups: int) -> SampleGradients:
-    """The gradients of a convolution's weight, whatever its dimensions; x is (N, I, ...), g is (L, N, O, ...)."""
-    if groups > 1:
-        return Grouped(x, g, kernel, stride, padding, dilation, groups)
-    if len(kernel) == 3:
-        return Volume(x, g, (g.shape[2], x.shape[1], *kernel), (stride, padding, dilation))
-    if len(kernel) == 1:  # a picture of one row
-        x, g = x.unsqueeze(2), g.unsqueeze(3)
-        kernel, stride, padding, dilation = (1, *kernel), (1, *stride), (0, *padding), (1, *dilation)
-    if tuple(kernel) == (1, 1) and not any(padding):
-        g_rows, g_columns = g.shape[3:]
-        return OuterProducts(x[:, :, :: stride[0], :: stride[1]][:, :, :g_rows, :g_columns].flatten(2), g.flatten(3))
-    axes = (Axis(*numbers) for numbers in zip(x.shape[2:], g.shape[3:], kernel, stride, padding, dilation, strict=True))
-    return Correlation(x, g, *axes)
+        x, g = self.x[first:last], self.g[first:last]
+        n, outputs = len(x), self.labels * self.shape[0]
+        template = x.new_empty(1).expand(n * outputs, *self.shape[1:])  # only its shape is read
+        return torch.ops.aten.convolution_backward(
+            g.reshape(1, n * outputs, *g.shape[3:]), x.reshape(1, -1, *x.shape[2:]), template, None, *self.settings,
+            False, [0, 0, 0], n, (False, True, False),
+        )[1].view(n, self.labels, *self.shape)
 
 
 class Grouped(SampleGradients):
     """Groups as more samples of an ungrouped convolution."""
 
-    def __init__(self, x: Tensor, g: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int],
-                 dilation: Sequence[int], groups: int) -> None:
-        self.groups = groups
-        self.labels, self.samples, outputs = g.shape[:3]
-        self.shape = (outputs, x.shape[1] // groups, *kernel)
-        x = x.reshape(self.samples * groups, -1, *x.shape[2:])
-        g = g.reshape(self.labels, self.samples * groups, -1, *g.shape[3:])
-        self.parts = sample_correlation(x, g, kernel, stride, padding, dilation, groups=1)
+    def __init__(self, ungrouped: SampleGradients, groups: int) -> None:
+        outputs, *rest = ungrouped.shape
+        self.ungrouped, self.groups = ungrouped, groups
+        self.samples, self.labels, self.shape = ungrouped.samples // groups, ungrouped.labels, (outputs * groups, *rest)
 
     def dense(self, first: int = 0, last: int | None = None) -> Tensor:
-        last = self.samples if last is None else last
-        return self.parts.dense(first * self.groups, last * self.groups).reshape(self.labels, last - first, *self.shape)
+        formed = self.ungrouped.dense(first * self.groups, None if last is None else last * self.groups)
+        return formed.unflatten(0, (-1, self.groups)).transpose(1, 2).flatten(2, 3)
 
     def squared_norms(self) -> Tensor:
-        return self.parts.squared_norms().view(self.labels, self.samples, self.groups).sum(-1)
+        return self.ungrouped.squared_norms().unflatten(0, (-1, self.groups)).sum(1)
+
+
+class LabelsAsSamples(SampleGradients):
+    """N·L samples of one label, read as N samples of L labels."""
+
+    def __init__(self, flat: SampleGradients, labels: int) -> None:
+        self.flat, self.samples, self.labels, self.shape = flat, flat.samples // labels, labels, flat.shape
+
+    def dense(self, first: int = 0, last: int | None = None) -> Tensor:
+        formed = self.flat.dense(first * self.labels, None if last is None else last * self.labels)
+        return formed.view(-1, self.labels, *self.shape)
+
+    def squared_norms(self) -> Tensor:
+        return self.flat.squared_norms().view(-1, self.labels)
+
+
+def correlation(x: Tensor, g: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int],
+                dilation: Sequence[int], groups: int) -> SampleGradients:
+    """The gradients of a convolution's weight, whatever its dimensions; x is (N, I, ...), g is (N, L, O, ...)."""
+    if groups > 1:
+        x = x.reshape(len(x) * groups, -1, *x.shape[2:])
+        g = g.unflatten(2, (groups, -1)).transpose(1, 2).flatten(0, 1)
+        return Grouped(correlation(x, g, kernel, stride, padding, dilation, 1), groups)
+    if len(kernel) == 3:
+        return Volume(x, g, kernel, stride, padding, dilation)
+    if len(kernel) == 1:  # a picture of one row
+        x, g = x.unsqueeze(2), g.unsqueeze(3)
+        kernel, stride, padding, dilation = (1, *kernel), (1, *stride), (0, *padding), (1, *dilation)
+    if tuple(kernel) == (1, 1) and not any(padding):
+        if stride[0] > 1 or stride[1] > 1:
+            x = x[:, :, :: stride[0], :: stride[1]]
+        return OuterProducts(x.flatten(2), g.flatten(3))
+    axes = (Axis(*numbers) for numbers in zip(x.shape[2:], g.shape[3:], kernel, stride, padding, dilation, strict=True))
+    return Correlation(x, g, *axes)
+
 
 
 def _spread(value: int | Sequence[int], dimensions: int) -> list[int]:
@@ -222,10 +248,11 @@ class Convolution(Use):
         dimensions = weight.dim() - 2
         if input.dim() != weight.dim():
             raise Unsupported("a convolution without a batch dimension")
+        self.kernel = weight.shape[2:]
         self.stride, self.dilation, self.groups = _spread(stride, dimensions), _spread(dilation, dimensions), groups
         self.output_padding = [0] * dimensions
         if padding == "same":
-            totals = [d * (k - 1) for d, k in zip(self.dilation, weight.shape[2:], strict=True)]
+            totals = [d * (k - 1) for d, k in zip(self.dilation, self.kernel, strict=True)]
             self.padding = [total // 2 for total in totals]
             if any(total % 2 for total in totals):  # one more on the right
                 input = F.pad(input, [pad for total in reversed(totals) for pad in (0, total % 2)])
@@ -234,26 +261,27 @@ class Convolution(Use):
         super().__init__(autocast(input), weight=weight, bias=bias)
 
     def output(self, x: Tensor) -> Tensor:
-        return torch.convolution(x, self["weight"], self["bias"], self.stride, self.padding, self.dilation, self.transposed,
-                                 self.output_padding, self.groups)
+        return torch.convolution(
+            x, self.parameters["weight"], self.parameters["bias"], self.stride, self.padding, self.dilation, self.transposed,
+            self.output_padding, self.groups,
+        )
 
     def backward(self, x: Tensor, g: Tensor, needs_input_gradient: bool) -> tuple[Tensor | None, dict[str, SampleGradients]]:
         gx = None
-        weight = self["weight"].to(g.dtype)
         if needs_input_gradient:
-            like = x if len(g) == 1 else x.new_empty(1).expand(len(g) * len(x), *x.shape[1:])  # only its shape is read
+            labels = g.shape[1]
+            like = x if labels == 1 else x.new_empty(1).expand(len(x) * labels, *x.shape[1:])  # only its shape is read
             gx = torch.ops.aten.convolution_backward(
-                g.flatten(0, 1), like.to(g.dtype), weight, None, self.stride, self.padding, self.dilation, self.transposed,
-                self.output_padding, self.groups, (True, False, False),
-            )[0].view(len(g), *x.shape)
+                g.flatten(0, 1), like.to(g.dtype), self.parameters["weight"].to(g.dtype), None, self.stride, self.padding,
+                self.dilation, self.transposed, self.output_padding, self.groups, (True, False, False),
+            )[0].unflatten(0, (-1, labels))
         gradients = {"weight": self.weight_gradients(x, g)}
-        if "bias" in self.parameters:
+        if self.parameters["bias"] is not None:
             gradients["bias"] = Formed(precise(g).flatten(3).sum(-1))
         return gx, gradients
 
     def weight_gradients(self, x: Tensor, g: Tensor) -> SampleGradients:
-        kernel = self["weight"].shape[2:]
-        return sample_correlation(x, g, kernel, self.stride, self.padding, self.dilation, self.groups)
+        return correlation(x, g, self.kernel, self.stride, self.padding, self.dilation, self.groups)
 
 
 class TransposedConvolution(Convolution):
@@ -268,21 +296,7 @@ class TransposedConvolution(Convolution):
         self.output_padding = _spread(output_padding, weight.dim() - 2)
 
     def weight_gradients(self, x: Tensor, g: Tensor) -> SampleGradients:
-        labels, samples = g.shape[:2]
-        kernel = self["weight"].shape[2:]
-        every = x.expand(labels, *x.shape).reshape(1, labels * samples, *x.shape[1:])
-        flat = sample_correlation(g.flatten(0, 1), every, kernel, self.stride, self.padding, self.dilation, self.groups)
-        return flat if labels == 1 else Folded(flat, labels)
-
-
-class Folded(SampleGradients):
-    """Labels that were written as samples, (1, L·N), read as (L, N) again."""
-
-    def __init__(self, flat: SampleGradients, labels: int) -> None:
-        self.flat, self.labels, self.samples, self.shape = flat, labels, flat.samples // labels, flat.shape
-
-    def dense(self, first: int = 0, last: int | None = None) -> Tensor:
-        return self.flat.dense().view(self.labels, self.samples, *self.shape)[:, first:last]
-
-    def squared_norms(self) -> Tensor:
-        return self.flat.squared_norms().view(self.labels, self.samples)
+        labels = g.shape[1]
+        positions = x.unsqueeze(1).expand(-1, labels, *x.shape[1:]).flatten(0, 1).unsqueeze(1)
+        flat = correlation(g.flatten(0, 1), positions, self.kernel, self.stride, self.padding, self.dilation, self.groups)
+        return flat if labels == 1 else LabelsAsSamples(flat, labels)

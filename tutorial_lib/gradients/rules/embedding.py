@@ -17,26 +17,31 @@ from tutorial_lib.gradients.rules.base import SampleGradients, Unsupported, Use,
 
 
 class Rows(SampleGradients):
-    """Sums of g (L, N, T, D) over equal tokens (N, T), in a table of V rows."""
+    """Sums of g (N, L, T, D) over equal tokens (N, T), in a table of V rows."""
 
     def __init__(self, tokens: Tensor, g: Tensor, rows: int) -> None:
         self.tokens, self.g = tokens, precise(g)
-        self.labels, self.samples = g.shape[:2]
+        self.samples, self.labels = g.shape[:2]
         self.shape = (rows, g.shape[-1])
 
     def dense(self, first: int = 0, last: int | None = None) -> Tensor:
-        tokens, g = self.tokens[first:last], self.g[:, first:last]
-        n, (rows, width) = len(tokens), self.shape
-        row = tokens + rows * torch.arange(n, device=tokens.device)[:, None]
-        table = g.new_zeros(self.labels, n * rows, width).index_add_(1, row.flatten(), g.flatten(1, 2))
-        return table.view(self.labels, n, rows, width)
+        tokens, g = self.tokens[first:last], self.g[first:last]
+        return self._sums(tokens + self.shape[0] * _numbers(tokens), g, len(tokens) * self.shape[0]).unflatten(0, (len(tokens), -1)).transpose(1, 2)
 
     def squared_norms(self) -> Tensor:
-        sample = torch.arange(self.samples, device=self.tokens.device)[:, None]
-        used, row = torch.unique(self.tokens + self.shape[0] * sample, return_inverse=True)
-        sums = self.g.new_zeros(self.labels, len(used), self.shape[1]).index_add_(1, row.flatten(), self.g.flatten(1, 2))
-        norms = self.g.new_zeros(self.labels, self.samples)
-        return norms.index_add_(1, used.div(self.shape[0], rounding_mode="floor"), squared_sum(sums, keep=2))
+        used, row = torch.unique(self.tokens + self.shape[0] * _numbers(self.tokens), return_inverse=True)
+        squared = squared_sum(self._sums(row, self.g, len(used)), keep=2)
+        norms = squared.new_zeros(self.samples, self.labels)
+        return norms.index_add_(0, used.div(self.shape[0], rounding_mode="floor"), squared)
+
+    @staticmethod
+    def _sums(row: Tensor, g: Tensor, rows: int) -> Tensor:
+        """g added up by row: (rows, L, D)."""
+        return g.new_zeros(rows, g.shape[1], g.shape[3]).index_add_(0, row.flatten(), g.transpose(1, 2).flatten(0, 1))
+
+
+def _numbers(tokens: Tensor) -> Tensor:
+    return torch.arange(len(tokens), device=tokens.device).unsqueeze(1)
 
 
 class Embedding(Use):
@@ -51,11 +56,11 @@ class Embedding(Use):
         self.padding = None if padding_idx is None else padding_idx % len(weight)
 
     def output(self, x: Tensor) -> Tensor:
-        return F.embedding(x, self["weight"])
+        return F.embedding(x, self.parameters["weight"])
 
     def backward(self, x: Tensor, g: Tensor, needs_input_gradient: bool) -> tuple[Tensor | None, dict[str, SampleGradients]]:
         tokens = x.reshape(len(x), -1)
         g = g.reshape(*g.shape[:2], -1, g.shape[-1])
         if self.padding is not None:  # the row of the padding token is constant
-            g = g * (tokens != self.padding)[:, :, None]
-        return None, {"weight": Rows(tokens, g, len(self["weight"]))}
+            g = g * (tokens != self.padding)[:, None, :, None]
+        return None, {"weight": Rows(tokens, g, len(self.parameters["weight"]))}
