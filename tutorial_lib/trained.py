@@ -54,7 +54,8 @@ def shipped_file(study: Study, network: str, seed: int) -> Path:
 
 def trained_classifier(study: Study, network: str, seed: int, progress: bool) -> Classifier:
     """See :meth:`tutorial_lib.studies.Study.classifier`; the model is on the CPU, in evaluation mode."""
-    model = build(network, study.num_classes, study.image_shape)  # refuses an unknown network before anything is read
+    with torch.random.fork_rng(devices=[]):  # these weights are only a form to fill
+        model = build(network, study.num_classes, study.image_shape)
     shipped = shipped_file(study, network, seed)
     if shipped.exists():
         return _with_weights(model, load_checkpoint(shipped)[0])

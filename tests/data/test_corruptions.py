@@ -111,7 +111,7 @@ def test_another_device_gives_the_same_images(colour, name):
     corrupt(colour.cuda(), name, 3, torch.Generator("cuda").manual_seed(0))
 
 
-# --- against independent computations ---------------------------------------------------------------------------------
+# --- against independent computations -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -269,7 +269,7 @@ def test_share_of_pixels_that_start_as_flakes():
     assert share == pytest.approx(either, rel=0.05)
 
 
-# --- pinned ------------------------------------------------------------------------------------------------------------
+# --- pinned ---------------------------------------------------------------------------------------------------------
 
 
 def pattern(channels, size):
@@ -322,7 +322,7 @@ def test_pinned(name, channels, size, level):
     assert found == pytest.approx(PINNED[name, channels, size, level], abs=2e-4)
 
 
-# --- what people get wrong ---------------------------------------------------------------------------------------------
+# --- what people get wrong ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("level", [0, 6, -1, 2.5, "3", None, True])
