@@ -139,7 +139,8 @@ def times_table(done: Run) -> str:
     """Table in Markdown: minutes to teach each part of a chapter, as its notes say; seconds to compute, as measured."""
     parts: list[tuple[str, int, float]] = []
     for cell, seconds in zip(done.notebook.cells, done.seconds, strict=True):
-        headings = re.findall(r"^## +(.+)$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
+        in_book = cell.cell_type == "markdown" and "instructor" not in chapters.tags(cell)
+        headings = re.findall(r"^## +(.+)$", cell.source, re.MULTILINE) if in_book else []
         parts.extend((heading.strip(), 0, 0.0) for heading in headings)
         if not parts:
             parts.append(("Opening", 0, 0.0))
