@@ -8,7 +8,6 @@ confidence and neighbours together is this course's own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 import torch
@@ -60,7 +59,7 @@ class Combination(Detector):
         self._tails = []
         for detector in self.detectors:
             detector.fit(fitted if fitted_labels is None else (fitted, fitted_labels))
-            self._tails.append(Tail.fit(detector.predict(held_out)))
+            self._tails.append(Tail(detector.predict(held_out)))
 
     def _score(self, images: Tensor) -> Tensor:
         surprises = [
@@ -99,32 +98,31 @@ class GradientFusion(Combination):
 class Tail:
     r"""Upper tail of a score's distribution among known images, as a surprise :math:`-\log p`, in nats.
 
-    Up to the largest of the n calibration scores, :math:`p = (1 + \#\{\text{scores} \ge s\}) / (n + 1)`: a known image
-    that is exchangeable with them gets p <= alpha with probability at most alpha, whatever the distribution. Beyond,
-    where counting has nothing left to count, the surprise goes on as a straight line (an exponential tail, of the mean
-    excess over the upper tenth), so that what is stranger still scores higher.
+    At each of the n calibration scores :math:`p = (1 + \#\{\text{scores} \ge s\}) / (n + 1)`, a conformal p-value: a
+    known image that is exchangeable with them gets p <= alpha with probability at most alpha, whatever the
+    distribution. Between two of them the surprise goes up as a straight line, which keeps that promise and leaves no
+    ties. Beyond the largest, where counting has nothing left to count, it goes on with the slope of an exponential tail
+    (one over the mean excess above the 90 % quantile): the promise ends there, but what is stranger still scores
+    higher.
 
-    >>> tail = Tail.fit(np.arange(99.0))
+    Args:
+        scores: calibration scores (n,), finite, larger = stranger.
+
+    >>> tail = Tail(np.arange(99.0))
     >>> np.exp(-tail.surprise(np.array([-1.0, 49.0, 98.0]))).round(2)
     array([1.  , 0.51, 0.02])
     >>> tail.surprise(np.array([198.0])) > tail.surprise(np.array([98.5]))
     array([ True])
     """
 
-    def __init__(self, ordered: NDArray[np.float64], scale: float) -> None:
-        self.ordered = ordered
-        self.scale = scale
-
-    @classmethod
-    def fit(cls, scores: NDArray[np.float64]) -> Self:
-        """From calibration scores (n,), finite, larger = stranger."""
-        ordered = np.sort(scores)
-        high = np.quantile(ordered, 0.9)
-        return cls(ordered, float((ordered[ordered >= high] - high).mean()))
+    def __init__(self, scores: NDArray[np.float64]) -> None:
+        self.scores, below = np.unique(np.sort(scores), return_index=True)
+        self.surprises = np.log((len(scores) + 1) / (1 + len(scores) - below))
+        high = np.quantile(scores, 0.9)
+        excess = float((scores[scores >= high] - high).mean())
+        self.slope = 1 / excess if excess > 0 else 1.0
 
     def surprise(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """-log p of each score, at least 0."""
-        n = len(self.ordered)
-        at_least = n - np.searchsorted(self.ordered, scores, side="left")
-        beyond = np.maximum(scores - self.ordered[-1], 0)
-        return np.log((n + 1) / (1 + at_least)) + (beyond / self.scale if self.scale > 0 else beyond)
+        beyond = np.maximum(scores - self.scores[-1], 0)
+        return np.interp(scores, self.scores, self.surprises) + self.slope * beyond

@@ -57,9 +57,7 @@ class TiedGaussians:
             covariance = centred.T @ centred / len(centred)
         scale = covariance.diagonal().mean()
         if not scale > 0:
-            raise ValueError(
-                "all images of a class have the same features; there is no covariance to measure distances by"
-            )
+            raise ValueError("all images of a class have the same features: no spread to measure distances by")
         return cls(means, covariance + RIDGE * scale * torch.eye(len(covariance), dtype=covariance.dtype))
 
     def squared_distances(self, features: Tensor) -> Tensor:

@@ -119,5 +119,7 @@ def _gradient_of_function(loss: Callable[..., Tensor], label: Label | None, outp
         raise ValueError(f"loss must return one number a sample, shape ({len(images)},), got {got}")
     if not losses.isfinite().all():
         raise ValueError(f"the loss is NaN or infinite, first for image {samples.start + int((~losses.isfinite()).nonzero()[0])}")
-    gradients = torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
+    with torch.enable_grad():  # the caller may have gradients off
+        total = losses.sum()
+    gradients = torch.autograd.grad(total, leaves, allow_unused=True)
     return [(torch.zeros_like(leaf) if g is None else g).unsqueeze(1) for leaf, g in zip(leaves, gradients, strict=True)]

@@ -1,0 +1,103 @@
+"""The same network, the same images, pytorch-ood's detector and ours."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from tutorial_lib.detectors import (
+    KNN,
+    MSP,
+    ODIN,
+    Energy,
+    Entropy,
+    GradientSum,
+    GradNorm,
+    Mahalanobis,
+    MaxLogit,
+    Purview,
+    RelativeMahalanobis,
+)
+from tutorial_lib.metrics import auroc, fpr_at_tpr
+
+theirs = pytest.importorskip("pytorch_ood.detector")
+metrics = pytest.importorskip("pytorch_ood.metrics")
+
+
+def last_layer_only(name):
+    return name == "head.weight"
+
+
+PAIRS = {
+    "MSP": (MSP, theirs.MaxSoftmax),
+    "entropy": (Entropy, theirs.Entropy),
+    "max logit": (MaxLogit, theirs.MaxLogit),
+    "energy": (Energy, theirs.EnergyBased),
+    "ODIN": (ODIN, lambda model: theirs.ODIN(model, eps=0.0014, temperature=1000)),
+    "KNN": (lambda model: KNN(model, k=10), lambda model: theirs.KNN(model.features, k=10)),
+    "Mahalanobis": (Mahalanobis, lambda model: theirs.Mahalanobis(model.features)),
+    "Mahalanobis (P)": (
+        lambda model: Mahalanobis(model, epsilon=0.002),
+        lambda model: theirs.MahalanobisODIN(model.features, eps=0.002),
+    ),
+    "relative Mahalanobis": (RelativeMahalanobis, lambda model: theirs.RMD(model.features)),
+    "GradNorm": (GradNorm, lambda model: theirs.GradNorm(model, param_filter=last_layer_only)),
+}
+
+
+@pytest.fixture(scope="module")
+def loader(study):
+    return DataLoader(TensorDataset(study.train.float(), study.train.labels), batch_size=256)
+
+
+@pytest.mark.parametrize("shift", ["photographs", "unseen_classes", "rotated"])
+@pytest.mark.parametrize("name", PAIRS)
+def test_scores_agree(name, shift, model, study, loader):
+    ours, reference = (make(model) for make in PAIRS[name])
+    ours.fit(study.train)
+    if reference.requires_fit:
+        reference.fit(loader)
+    known, unknown = study.test.float(), study.shift(shift).float()[:300]
+    pair = (ours.predict(known), ours.predict(unknown))
+    with torch.no_grad():
+        other = tuple(reference.predict(images).detach().double().numpy() for images in (known, unknown))
+    assert auroc(*pair) == pytest.approx(auroc(*other), abs=0.002)
+    ranks = [np.argsort(np.argsort(np.concatenate(scores))) for scores in (pair, other)]
+    assert np.corrcoef(*ranks)[0, 1] > 0.999
+
+
+def test_their_sum_of_norms_with_their_loss(model, study):
+    """Theirs takes the all-ones BCE of the softmax, not of the logits, and calls small norms strange."""
+
+    def bce_of_softmax(logits, target):
+        return F.binary_cross_entropy(logits.softmax(1), target, reduction="none").sum(1)
+
+    images = study.test.float()[:60]
+    ours = GradientSum(model, "small", "ones", bce_of_softmax).predict(images)
+    scores = theirs.GradUncertainty(model).predict(images).double().numpy()
+    np.testing.assert_allclose(ours, -np.log(-scores), rtol=1e-3)
+
+
+def test_their_metrics_take_our_scores(model, study, known, strange):
+    detector = Purview(model).fit(known, strange[0])
+    theirs_now = metrics.OODMetrics()
+    for images, label in ((study.test.images, 0), (strange[1].images, -1)):
+        theirs_now.update(detector(images), torch.full((len(images),), label))
+    values = theirs_now.compute()
+    scores = detector.predict(study.test), detector.predict(strange[1])
+    assert values["AUROC"] == pytest.approx(auroc(*scores), abs=1e-9)
+    assert values["FPR95TPR"] == pytest.approx(fpr_at_tpr(*scores, positive="out"), abs=1e-9)
+
+
+def test_our_metrics_take_their_scores(model, study, strange):
+    reference = theirs.EnergyBased(model)
+    with torch.no_grad():
+        scores = reference(study.test.float()), reference(strange[1].float())
+    ours = Energy(model)
+    assert auroc(*scores) == pytest.approx(auroc(ours.predict(study.test), ours.predict(strange[1])), abs=1e-4)
+
+
+def test_our_detectors_take_their_loaders(model, study, loader):
+    ours = Mahalanobis(model).fit(loader).predict(study.test)
+    np.testing.assert_allclose(ours, Mahalanobis(model).fit(study.train).predict(study.test), rtol=1e-3)
