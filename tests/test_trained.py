@@ -140,6 +140,20 @@ def test_shipped_weights_need_no_training_images(cache, tmp_path, monkeypatch):
     assert not loaded.training
 
 
+def test_ship_halves_what_the_cache_holds_and_says_what_made_it(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(trained, "SHIPPED", tmp_path / "weights")
+    cached = study.classifier(seed=1)
+    file = trained.ship(study, "lenet", 1, command="make it so")
+    record = json.loads(file.with_suffix(".json").read_text())
+    assert record["command"] == "make it so"
+    assert record["config"]["seed"] == 1
+    shipped = study.classifier(seed=1)
+    assert record["test_accuracy"] == accuracy(shipped, study.test)
+    assert not same(weights(cached), weights(shipped)), "half precision was not used"
+    for name, value in weights(cached).items():
+        torch.testing.assert_close(shipped.state_dict()[name].float(), value.half().float(), rtol=0, atol=0)
+
+
 def test_damaged_shipped_weights_are_an_error_not_a_reason_to_train(study, tmp_path, monkeypatch):
     monkeypatch.setattr(trained, "SHIPPED", tmp_path / "weights")
     file = shipped_file(study, "lenet", 0)
