@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -81,12 +82,24 @@ def test_table_stands_beside_the_published_numbers(result):
     assert "Guo" not in calibration.table(rows)  # nobody published on these digits
     text = calibration.table([dataclasses.replace(row, study="cifar10") for row in rows])
     ours = {row.metric: row.value for row in rows if (row.method, row.condition) == ("lenet", "known")}
-    (line,) = [
-        line for line in text.splitlines() if line.startswith("| lenet ") and "Guo" not in line and "ece" not in line
-    ][:1]
+    line = next(line for line in text.splitlines() if line.startswith("| LeNet "))
     assert f"{100 * ours['ece']:.2f}" in line and f"{ours['nll']:.3f}" in line
     (line,) = [line for line in text.splitlines() if line.startswith("| ResNet-110 (Guo")]
     assert [entry.strip() for entry in line.split("|")[2:-1]] == ["6.21", "4.6", "0.83", "0.3285", "0.2102"]
+
+
+def test_errors_by_level_start_with_the_known_images(result, numbers):
+    source = provenance("python -m tutorial_lib run calibration --study digits --seeds 1")
+    rows = [
+        make_row(source, experiment="calibration", study="digits", **dataclasses.asdict(measurement))
+        for measurement in result.measurements
+    ]
+    errors, names = calibration.errors_by_level(rows, "lenet")
+    assert errors.shape == (7, 6) and "decolor" not in names
+    assert (errors[:, 0] == numbers["lenet", "known", "ece"]).all()
+    assert errors[names.index("haze"), 5] == numbers["lenet", "haze/5", "ece"]
+    twice = rows + [dataclasses.replace(row, seed=1, value=0.0) for row in rows]
+    np.testing.assert_allclose(calibration.errors_by_level(twice, "lenet")[0], errors / 2)
 
 
 def test_published_rows_carry_their_source():

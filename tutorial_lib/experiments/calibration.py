@@ -36,14 +36,15 @@ from tutorial_lib.data.corruptions import LEVELS, corrupt, corruption_names
 from tutorial_lib.data.images import ImageSet
 from tutorial_lib.experiments.experiment import Cell, CellResult, Experiment, Measurement
 from tutorial_lib.experiments.published import read_published
-from tutorial_lib.experiments.rows import Row
+from tutorial_lib.experiments.rows import Row, select
 from tutorial_lib.experiments.tables import markdown_table, mean_and_spread
 from tutorial_lib.models.predict import predict_logits
 from tutorial_lib.studies import Study, load_study
 
-__all__ = ["CORRUPTED", "EXPERIMENT", "NETWORKS", "SCALED", "from_stored"]
+__all__ = ["CORRUPTED", "EXPERIMENT", "NETWORKS", "SCALED", "errors_by_level", "from_stored"]
 
-NETWORKS = ("lenet", "resnet20")
+NETWORKS = {"lenet": "LeNet", "resnet20": "ResNet-20"}
+"""The networks that are compared, and how a reader calls them."""
 CORRUPTED = 2000
 """Test images under each corruption and level, drawn at random with a fixed seed."""
 SCALED = " + temperature"
@@ -67,7 +68,7 @@ def compute(cell: Cell, device: torch.device) -> CellResult:
         logits = predict_logits(model, images)
         answers = {network: logits.double().softmax(dim=1), network + SCALED: scaling.predict_proba(logits)}
         for method, probabilities in answers.items():
-            numbers = _numbers(probabilities, labels, intervals=condition == "known")
+            numbers = _numbers(probabilities, labels, thoroughly=condition == "known")
             found += [Measurement(method, condition, metric, value, len(labels)) for metric, value in numbers.items()]
             confidence, correct = confidence_and_correct(probabilities, labels)
             if condition == "known" or condition.endswith("/3"):
@@ -88,18 +89,18 @@ def _conditions(study: Study) -> Iterator[tuple[str, Tensor, Tensor]]:
             yield f"{name}/{level}", corrupt(some.float(), name, level, generator), some.labels
 
 
-def _numbers(probabilities: Tensor, labels: Tensor, intervals: bool) -> dict[str, float]:
+def _numbers(probabilities: Tensor, labels: Tensor, thoroughly: bool) -> dict[str, float]:
     confidence, correct = confidence_and_correct(probabilities, labels)
     numbers = {
         "accuracy": correct.mean(),
         "confidence": confidence.mean(),
         "ece": ece(confidence, correct),
-        "adaptive_ece": adaptive_ece(confidence, correct),
-        "squared_ece_debiased": squared_ece(confidence, correct),
         "nll": negative_log_likelihood(probabilities, labels),
         "brier": brier_score(probabilities, labels),
     }
-    if intervals:
+    if thoroughly:
+        numbers["adaptive_ece"] = adaptive_ece(confidence, correct)
+        numbers["squared_ece_debiased"] = squared_ece(confidence, correct)
         numbers["ece_low"], numbers["ece_high"] = bootstrap_interval(ece, confidence, correct)
         numbers["ece_chance_95"] = np.quantile(chance_ece(confidence), 0.95)
     return {metric: float(value) for metric, value in numbers.items()}
@@ -108,6 +109,26 @@ def _numbers(probabilities: Tensor, labels: Tensor, intervals: bool) -> dict[str
 def from_stored(values: NDArray[np.uint16]) -> NDArray[np.float64]:
     """Confidence in [0, 1] from its stored 16 bits."""
     return values.astype(np.float64) / 65535
+
+
+def errors_by_level(rows: Sequence[Row], method: str) -> tuple[NDArray[np.float64], list[str]]:
+    """ECE of one method by corruption and level, mean over seeds, as `tutorial_lib.calibration.pictures` draws it.
+
+    Args:
+        rows: of one study.
+        method: a network, or a network and `SCALED`.
+
+    Returns:
+        errors (C, L + 1), the first column that of all clean test images, and the names of the C corruptions.
+    """
+    conditions = [row.condition for row in select(rows, method=method, metric="ece") if row.condition != "known"]
+    names = list(dict.fromkeys(condition.partition("/")[0] for condition in conditions))
+
+    def error(condition: str) -> float:
+        return float(np.mean([row.value for row in select(rows, method=method, metric="ece", condition=condition)]))
+
+    errors = [[error("known"), *(error(f"{name}/{level}") for level in LEVELS)] for name in names]
+    return np.array(errors), names
 
 
 _DATASETS = {"cifar10": "CIFAR-10", "svhn": "SVHN"}
@@ -127,7 +148,10 @@ def table(rows: Sequence[Row]) -> str:
         text += [f"{study}: clean test images, 15 bins", "", markdown_table(["network", *_METRICS], body), ""]
         levels = [str(level) for level in LEVELS]
         body = [
-            [method, *(mean_and_spread(_percent(mine, method, f"/{level}", "ece")) for level in levels)]
+            [
+                NETWORKS[network] + method.removeprefix(network),
+                *(mean_and_spread(_percent(mine, method, f"/{level}", "ece")) for level in levels),
+            ]
             for network in networks
             for method in (network, network + SCALED)
         ]
@@ -143,7 +167,7 @@ def _ours(rows: Sequence[Row], network: str) -> list[str]:
         for method in (network, network + SCALED):
             values = [value / unit for value in _percent(rows, method, "known", metric)]
             columns.append(mean_and_spread(values, 2 if metric == "ece" else 3))
-    return [network, *columns]
+    return [NETWORKS.get(network, network), *columns]
 
 
 def _theirs(published: Sequence[dict[str, object]], network: str) -> list[str]:
