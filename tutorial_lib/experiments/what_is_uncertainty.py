@@ -51,7 +51,7 @@ def stored_confidences(study: str) -> dict[str, np.ndarray]:
 
 
 def stored_curves(points: int, noise: float) -> dict[str, np.ndarray]:
-    """Curves of the 1-D ensemble at `TOY_INPUTS` inputs: its ``mean``, and standard deviations ``aleatoric``, ``epistemic``.
+    """Curves of the 1-D ensemble at `TOY_INPUTS` inputs: ``mean``, and as standard deviations its two uncertainties.
 
     Args:
         points: one of `POINTS`.

@@ -81,7 +81,7 @@ class RegressionConfig:
     frequency: float = 6.0
     hidden: int = 200
     initial_std: float = 0.2
-    steps: int = 600
+    steps: int = 300
     learning_rate: float = 1e-3
     l2: float = 1e-3
 

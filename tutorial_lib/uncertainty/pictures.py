@@ -1,0 +1,172 @@
+"""Pictures of predictions and the two kinds of uncertainty: around a curve, among members, over sets of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from tutorial_lib.plots import DATA_UNCERTAINTY, KNOWN, MODEL, MODEL_UNCERTAINTY, MUTED, label_line
+from tutorial_lib.uncertainty.decomposition import Decomposition
+from tutorial_lib.uncertainty.toy import LEFT_BAND, RIGHT_BAND, ToyData, noise_std, true_function
+
+__all__ = ["draw_confidence_gap", "draw_members", "draw_parts", "draw_prediction", "draw_uncertainties"]
+
+
+def draw_prediction(
+    axes: Axes,
+    x: Tensor,
+    mean: ArrayLike,
+    aleatoric: ArrayLike | None = None,
+    epistemic: ArrayLike | None = None,
+    data: ToyData | None = None,
+) -> None:
+    """Predicted mean, two standard deviations around it, the training points and the truth.
+
+    With both kinds of uncertainty the inner band is the data's and the outer edge that of the total.
+
+    Args:
+        axes: where to draw.
+        x: inputs (N, 1).
+        mean: predicted means (N,).
+        aleatoric, epistemic: standard deviations (N,), either or both; None leaves a band out.
+        data: training points.
+    """
+    at, mean = _flat(x), _flat(mean)
+    inner, outer = (np.zeros_like(at) if part is None else _flat(part) for part in (aleatoric, epistemic))
+    total = np.sqrt(inner**2 + outer**2)
+    for sign in (-1, 1) if epistemic is not None else ():
+        axes.fill_between(
+            at, mean + 2 * sign * inner, mean + 2 * sign * total, color=MODEL_UNCERTAINTY, alpha=0.3, lw=0
+        )
+    if aleatoric is not None:
+        axes.fill_between(at, mean - 2 * inner, mean + 2 * inner, color=DATA_UNCERTAINTY, alpha=0.3, lw=0)
+    axes.plot(at, true_function(torch.from_numpy(at)), color=MUTED, lw=1.2, ls=(0, (4, 2)), zorder=2)
+    axes.plot(at, mean, color=MODEL, lw=1.8, zorder=3)
+    if data is not None:
+        size = 26 if len(data.x) <= 80 else 12
+        axes.scatter(data.x, data.y, s=size, color=KNOWN, edgecolor="white", linewidth=0.6, zorder=4)
+    axes.set(xlim=(-1.5, 1.5), ylim=(-3, 3), ylabel="y")
+
+
+def draw_uncertainties(axes: Axes, x: Tensor, aleatoric: ArrayLike, epistemic: ArrayLike, slope: float = 0.2) -> None:
+    """Both standard deviations over the input, the bands that hold data shaded, and the true noise inside them.
+
+    Args:
+        axes: where to draw.
+        x: inputs (N, 1).
+        aleatoric, epistemic: standard deviations (N,).
+        slope: of the true noise, see :func:`tutorial_lib.uncertainty.toy.noise_std`.
+    """
+    at = _flat(x)
+    for band in (LEFT_BAND, RIGHT_BAND):
+        axes.axvspan(*band, color=KNOWN, alpha=0.1, lw=0)
+        inside = torch.linspace(*band, 20)
+        axes.plot(inside, noise_std(inside, slope), color=MUTED, lw=1.6, ls=(0, (4, 2)))
+        label_line(axes, sum(band) / 2, 1.33, "points", KNOWN, ha="center")
+    axes.plot(at, _flat(epistemic), color=MODEL_UNCERTAINTY, lw=2.2)
+    axes.plot(at, _flat(aleatoric), color=DATA_UNCERTAINTY, lw=2.2, ls=(0, (6, 1)))
+    label_line(axes, -0.98, 1.33, "model", MODEL_UNCERTAINTY, ha="center")
+    label_line(axes, -0.98, 0.3, "data", DATA_UNCERTAINTY, ha="center")
+    axes.set(xlim=(-1.5, 1.5), ylim=(0, 1.45), xlabel="x", ylabel="standard\ndeviation")
+
+
+def draw_members(axes: Axes, probabilities: Tensor, class_names: Sequence[str]) -> None:
+    """What every member says of one input: a row a member, a column a class, the darker the more probable.
+
+    Args:
+        axes: where to draw.
+        probabilities: (M, K).
+        class_names: K names.
+    """
+    members, classes = probabilities.shape
+    axes.imshow(_grid(probabilities), cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="none")
+    axes.set_xticks(range(classes), class_names, rotation=90 if max(map(len, class_names)) > 2 else 0)
+    axes.set_yticks([])
+    axes.tick_params(length=0)
+    axes.set_xticks(np.arange(0.5, classes - 1), minor=True)
+    axes.set_yticks(np.arange(0.5, members - 1), minor=True)
+    axes.grid(which="minor", color="white", lw=1.5)
+    axes.tick_params(which="minor", length=0)
+    for spine in axes.spines.values():
+        spine.set(visible=True, color=MUTED)
+
+
+def draw_parts(axes: Axes, names: Sequence[str], parts: Sequence[Decomposition], colours: Sequence[str]) -> None:
+    """Mean uncertainty of several sets of inputs, a bar each: data uncertainty, then model uncertainty.
+
+    Args:
+        axes: where to draw.
+        names: of the sets, from top to bottom.
+        parts: what :func:`tutorial_lib.uncertainty.decomposition.decompose_classification` said of each.
+        colours: of the names.
+    """
+    aleatoric, epistemic = (
+        np.array([float(getattr(p, part).mean()) for p in parts]) for part in ("aleatoric", "epistemic")
+    )
+    places = np.arange(len(names))
+    axes.barh(places, aleatoric, height=0.62, color=DATA_UNCERTAINTY, alpha=0.75)
+    axes.barh(
+        places,
+        epistemic,
+        height=0.62,
+        left=aleatoric,
+        color=MODEL_UNCERTAINTY,
+        alpha=0.75,
+        hatch="///",
+        edgecolor="white",
+    )
+    for place, end in enumerate((aleatoric + epistemic).tolist()):
+        axes.text(end + 0.02, place, f"{end:.2f}", va="center", fontsize=11)
+    _named_rows(axes, names, colours)
+    axes.set(xlabel="mean uncertainty in nats", xlim=(0, 1.18 * float((aleatoric + epistemic).max())))
+
+
+def draw_confidence_gap(
+    axes: Axes,
+    names: Sequence[str],
+    confidence: Sequence[float],
+    accuracy: Sequence[float | None],
+    colours: Sequence[str],
+) -> None:
+    """Mean confidence beside accuracy, a row a set of inputs; the bar between them is confidence that is not earned.
+
+    Args:
+        axes: where to draw.
+        names: of the sets, from top to bottom.
+        confidence: mean confidence of each, in [0, 1].
+        accuracy: share of right answers of each, in [0, 1]; None where no answer can be right, drawn hollow at zero.
+        colours: of the names.
+    """
+    for place, (sure, right, colour) in enumerate(zip(confidence, accuracy, colours, strict=True)):
+        axes.plot([right or 0, sure], [place, place], color=colour, lw=5, alpha=0.35, solid_capstyle="butt", zorder=1)
+        face = "white" if right is None else colour
+        axes.scatter(right or 0, place, s=70, marker="o", facecolor=face, edgecolor=colour, linewidth=1.8, zorder=3)
+        axes.scatter(sure, place, s=60, marker="s", color=MODEL, zorder=2)
+    label_line(axes, accuracy[0] or 0, -0.62, "right", colours[0], ha="right")
+    label_line(axes, confidence[0], -0.62, " confident", MODEL, ha="left")
+    _named_rows(axes, names, colours)
+    axes.set(xlim=(-0.03, 1.2), ylim=(len(names) - 0.5, -1), xticks=np.linspace(0, 1, 6))
+
+
+def _named_rows(axes: Axes, names: Sequence[str], colours: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), names)
+    for label, colour in zip(axes.get_yticklabels(), colours, strict=True):
+        label.set_color(colour)
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def _grid(values: Tensor) -> np.ndarray:
+    return values.detach().cpu().numpy().astype(np.float64)
+
+
+def _flat(values: ArrayLike) -> np.ndarray:
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().numpy()
+    return np.asarray(values, dtype=np.float64).reshape(-1)
