@@ -43,10 +43,14 @@ def tags(cell: NotebookNode) -> set[str]:
 def slide_type(cell: NotebookNode) -> str:
     """What a cell is on the slides: slide, subslide, fragment, notes, ``-`` (goes on with the slide) or skip.
 
-    A note for the teacher without a type of its own is a speaker note; any other cell without one is not on the slides.
+    Without a type of its own, a note for the teacher is a speaker note and a question of the quiz has a slide below the
+    last one; any other cell is not on the slides.
     """
     given = cell.metadata.get("slideshow", {}).get("slide_type", "")
-    return given or ("notes" if "instructor" in tags(cell) else "skip")
+    if given:
+        return given
+    kinds = tags(cell)
+    return "notes" if "instructor" in kinds else "subslide" if "quiz" in kinds else "skip"
 
 
 def title(notebook: NotebookNode) -> str:

@@ -5,7 +5,8 @@ that made the book. Which cells are on it, and as what, says their metadata:
 
 ``slideshow.slide_type``
     ``slide`` and ``subslide`` start a slide, ``fragment`` appears on the next key press, ``-`` goes on with the slide,
-    ``notes`` goes into the speaker's notes. Cells without it are not on the slides.
+    ``notes`` goes into the speaker's notes. Cells without it are not on the slides; questions of the quiz are, each on
+    a slide of its own. A second picture on a slide goes to the next one, under the same heading.
 ``slideshow.code``
     ``show`` keeps the code of a cell; otherwise only its output is shown.
 
@@ -47,7 +48,8 @@ def fence(position: int, end: bool = False) -> str:
 
 def has_slides(notebook: NotebookNode) -> bool:
     """Whether any cell of a chapter starts a slide."""
-    return any(chapters.slide_type(cell) in ("slide", "subslide") for cell in notebook.cells)
+    types = (cell.metadata.get("slideshow", {}).get("slide_type") for cell in notebook.cells)
+    return any(kind in ("slide", "subslide") for kind in types)
 
 
 def make_deck(path: Path, built: Path, docname: str) -> Path:
@@ -118,6 +120,12 @@ def deck_html(notebook: NotebookNode, page: BeautifulSoup, docname: str, glued: 
             stacks.append([[content]])
         elif kind == "subslide":
             stacks[-1].append([content])
+        elif kind in ("fragment", "-") and (len(stacks) == 1 or _second_picture(stacks[-1][-1], content)):
+            again = re.search(r"<h2.*?</h2>", "".join(stacks[-1][-1]), re.DOTALL)
+            shown = again[0] if again else f"<h2>{html.escape(name)}</h2>" if len(stacks) == 1 else ""
+            if len(stacks) == 1:
+                stacks.append([])  # the title stands alone
+            stacks[-1].append([shown, content])
         elif kind == "fragment":
             stacks[-1][-1].append(f'<div class="fragment">{content}</div>')
         elif kind == "notes":
@@ -142,6 +150,10 @@ def deck_html(notebook: NotebookNode, page: BeautifulSoup, docname: str, glued: 
         "slides": slides,
     }
     return re.sub(r"\{\{ (\w+) \}\}", lambda match: values[match[1]], template)
+
+
+def _second_picture(slide: list[str], content: str) -> bool:
+    return "<img" in content and any("<img" in piece for piece in slide)
 
 
 def _joined(pieces: list[str]) -> str:

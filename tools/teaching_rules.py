@@ -1,4 +1,4 @@
-"""What a chapter must have to teach, as rules that can be checked: each returns what is wrong, an empty list if nothing.
+"""What a chapter must have to teach, as rules that can be checked: each returns a list of what is wrong.
 
 The tests apply them to every chapter, and to the skeleton that ``make new-chapter`` writes.
 """
