@@ -14,7 +14,9 @@ PATH = "notebooks/02_some_chapter.ipynb"
 
 
 def notebook(*, first: str = "# Title\n\nText.") -> nbformat.NotebookNode:
-    code = nbformat.v4.new_code_cell("print(1)", execution_count=3, metadata={"tags": ["check"], "execution": {"iopub.status.busy": "then"}})
+    code = nbformat.v4.new_code_cell(
+        "print(1)", execution_count=3, metadata={"tags": ["check"], "execution": {"iopub.status.busy": "then"}}
+    )
     code.outputs = [nbformat.v4.new_output("stream", text="1\n")]
     note = nbformat.v4.new_markdown_cell("For the teacher.", metadata={"tags": ["instructor"]})
     return nbformat.v4.new_notebook(
