@@ -25,7 +25,7 @@ from tutorial_lib.gradients.rules import Formed
 MEMORY_BUDGET = {"cpu": 256 << 20, "cuda": 2 << 30}
 """Bytes of activations that a chunk may keep, by kind of device."""
 
-FIRST_GUESS = 2000
+FIRST_GUESS = 500
 """Bytes of activations for a byte of image, before a first chunk has shown how many there are."""
 
 SMALL_NETWORK = 2_000_000
@@ -153,7 +153,7 @@ class BatchAxes:
     """On which axis the samples stand in layers that treat several axes alike.
 
     A linear layer on (8, 8, 8, 64) does not say which of the eights counts samples. One image through the network does: the axis
-    whose size changes is the axis of the samples. Asked only in doubt, at most once.
+    whose size changes is the axis of the samples. Asked only in doubt, and then once.
     """
 
     def __init__(self, network: Callable, image: Tensor, parameters: dict[str, Tensor]) -> None:

@@ -11,7 +11,6 @@ that it must ask for their gradients in another way.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -45,11 +44,11 @@ class Interception(TorchFunctionMode):
         self.samples, self.question, self.batch_axes = samples, question, batch_axes
         self.tap = torch.zeros((), requires_grad=True)  # gives every use a path, also where no input requires a gradient
         self.labels = 1  # carried by the backward pass that is going on
-        self.uses: Counter[str] = Counter()
+        self.uses: dict[str, int] = {}
         self.uncovered: set[str] = set()
         self.answers: dict[str, Tensor] = {}
         self.sums: dict[str, Tensor] = {}
-        self.shapes: list[torch.Size] = []  # of the inputs of all uses, over the axes that may hold the samples
+        self.shapes: list[torch.Size] = []  # of inputs whose samples may stand on several axes, over those axes
         self.bytes = self.largest = 0  # of what the operations return: all together, and the largest
 
     # ------------------------------------------------------------------ forward
@@ -66,27 +65,36 @@ class Interception(TorchFunctionMode):
         if isinstance(output, Tensor):
             size = output.nbytes
             self.bytes += size
-            self.largest = max(self.largest, size)
+            if size > self.largest:
+                self.largest = size
         return output
 
     def _run(self, use: Use) -> Tensor:
-        roles = {role: tensor for role, tensor in use.parameters.items() if tensor is not None}
-        if id(use.input) in self.name_of or any(tensor.grad_fn is not None for tensor in roles.values()):
-            raise Unsupported("a parameter as input, or a weight that is computed from parameters")
-        axis = self._axis(use)
-        use.names = {role: self.name_of[id(tensor)] for role, tensor in roles.items() if id(tensor) in self.name_of}
-        self.uses.update(use.names.values())
+        names = {}
+        for role, tensor in use.parameters.items():
+            if tensor is not None:
+                if id(tensor) in self.name_of:
+                    names[role] = self.name_of[id(tensor)]
+                elif tensor.grad_fn is not None:
+                    raise Unsupported("a weight that is computed from parameters")
         x, use.input = use.input, None  # the node keeps it, so that autograd can watch over it
+        if id(x) in self.name_of:
+            raise Unsupported("a parameter as input")
+        axis = self._axis(x.shape[: use.free_axes])
+        use.names = names
+        for name in names.values():
+            self.uses[name] = self.uses.get(name, 0) + 1
         if axis == 0:
             return _Node.apply(x, self.tap, use, self)
         return _Node.apply(x.movedim(axis, 0), self.tap, use, self).movedim(0, axis)
 
-    def _axis(self, use: Use) -> int:
-        shape = use.input.shape[: use.free_axes]
-        self.shapes.append(shape)
+    def _axis(self, shape: torch.Size) -> int:
+        """On which of these axes the samples stand."""
         axis: int | None = 0
-        if self.samples > 1 and any(size % self.samples == 0 for size in shape[1:]):
-            axis = self.batch_axes(len(self.shapes) - 1, shape)
+        if len(shape) > 1:
+            self.shapes.append(shape)
+            if self.samples > 1 and any(size % self.samples == 0 for size in shape[1:]):
+                axis = self.batch_axes(len(self.shapes) - 1, shape)
         if axis is None or shape[axis] != self.samples:
             raise Unsupported("samples that stand on no axis of their own")
         return axis

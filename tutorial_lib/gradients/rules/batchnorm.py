@@ -44,7 +44,8 @@ class BatchNorm(Use):
         if labels > 1:  # a copy of the input for each label
             x = x.unsqueeze(1).expand_as(g_precise)
         one_image = (1, samples * labels * channels, -1)
-        scale, mean, variance = (t.repeat(samples * labels) for t in (self.parameters["weight"], self.mean, self.variance))
+        vectors = torch.stack((self.parameters["weight"], self.mean, self.variance))
+        scale, mean, variance = vectors.unsqueeze(1).expand(-1, samples * labels, -1).flatten(1)
         unused = scale.new_empty(0)  # where batch statistics would be
         gx, dscale, dshift = torch.ops.aten.native_batch_norm_backward(
             g_precise.reshape(one_image), x.reshape(one_image), scale, mean, variance, unused, unused, False, self.eps,

@@ -112,32 +112,39 @@ class Correlation(SampleGradients):
         """dW of some samples after the other: (kh, n, L·O, kw·I), in memory that the next ones overwrite."""
         outputs, inputs, kh, kw = self.shape
         rows, columns = self.rows, self.columns
-        longest = -(-rows.size // rows.stride)
-        buffer_numbers = longest * columns.out * kw * inputs
-        ranges = list(parts(self.samples, buffer_numbers + kh * self.labels * outputs * kw * inputs, scratch_numbers(self.x)))
-        step = ranges[0][1]
-        buffer = self.x.new_zeros(step, longest, columns.out, kw, inputs)  # where padding stands nothing is ever written
-        products = self.x.new_empty(kh, step, self.labels * outputs, kw * inputs)
-        G = self.g.reshape(self.samples, self.labels * outputs, rows.out * columns.out)
+        lines = -(-rows.size // rows.stride)  # of the input that share a phase
+        buffer_numbers, product_numbers = lines * columns.out * kw * inputs, kh * self.labels * outputs * kw * inputs
+        ranges = list(parts(self.samples, buffer_numbers + product_numbers, scratch_numbers(self.x)))
+        most = ranges[0][1]
+        buffer = self.x.new_zeros(most, lines, columns.out, kw, inputs)  # padding stays zero: nothing is written there
+        products = self.x.new_empty(kh, most, self.labels * outputs, kw * inputs)
         channels_last = self.x.permute(0, 2, 3, 1)
-        meetings = [(j, *columns.meeting(j)) for j in range(kw)]
-        by_phase = [(phase, list(entries)) for phase, entries in groupby(sorted(range(kh), key=rows.phase), key=rows.phase)]
+        G = self.g.reshape(self.samples, self.labels * outputs, rows.out * columns.out)
+
+        meetings = {j: columns.meeting(j) for j in range(kw)}
+        whole = slice(0, columns.out), slice(0, columns.size, 1)  # a copy of the input; the other columns are cheaper copied from it
+        order = sorted(range(kw), key=lambda j: meetings[j] != whole)
+        phases = [(phase, list(entries)) for phase, entries in groupby(sorted(range(kh), key=rows.phase), key=rows.phase)]
+        at = columns.out
+        kernel_rows = [
+            (i, slice(to.start * at, to.stop * at), slice(of.start // rows.stride * at, (of.start // rows.stride + to.stop - to.start) * at))
+            for i, (to, of) in ((i, rows.meeting(i)) for i in range(kh))
+        ]
         for first, last in ranges:
-            for phase, entries in by_phase:
-                lines = channels_last[first:last, phase :: rows.stride]
-                window = buffer[: last - first, : lines.shape[1]]
-                for j, to, of in meetings:
-                    window[:, :, to, j] = lines[:, :, of]
-                window = window.flatten(3).flatten(1, 2)
+            n = last - first
+            for phase, entries in phases:
+                source = channels_last[first:last, phase :: rows.stride]
+                window = buffer[:n, : source.shape[1]]
+                for j in order:
+                    to, of = meetings[j]
+                    window[:, :, to, j] = source[:, :, of]
+                    if meetings[j] == whole:
+                        source = window[:, :, :, j]
+                window = window.view(n, -1, kw * inputs)
                 for i in entries:
-                    to, of = rows.meeting(i)
-                    low = of.start // rows.stride * columns.out
-                    torch.bmm(
-                        G[first:last, :, to.start * columns.out : to.stop * columns.out],
-                        window[:, low : low + (to.stop - to.start) * columns.out],
-                        out=products[i, : last - first],
-                    )
-            yield products[:, : last - first]
+                    _, positions, under = kernel_rows[i]
+                    torch.bmm(G[first:last, :, positions], window[:, under], out=products[i, :n])
+            yield products[:, :n]
 
     # ------------------------------------------------------------------ Gram form
     def _patch_gram(self, x: Tensor) -> Tensor:
@@ -233,9 +240,10 @@ def correlation(x: Tensor, g: Tensor, kernel: Sequence[int], stride: Sequence[in
 
 
 
-def _spread(value: int | Sequence[int], dimensions: int) -> list[int]:
-    numbers = [value] if isinstance(value, int) else list(value)
-    return numbers * dimensions if len(numbers) == 1 else numbers
+def _spread(value: int | Sequence[int], dimensions: int) -> Sequence[int]:
+    if isinstance(value, int):
+        return (value,) * dimensions
+    return tuple(value) * dimensions if len(value) == 1 else value
 
 
 class Convolution(Use):
@@ -248,16 +256,15 @@ class Convolution(Use):
         dimensions = weight.dim() - 2
         if input.dim() != weight.dim():
             raise Unsupported("a convolution without a batch dimension")
-        self.kernel = weight.shape[2:]
         self.stride, self.dilation, self.groups = _spread(stride, dimensions), _spread(dilation, dimensions), groups
-        self.output_padding = [0] * dimensions
+        self.output_padding = (0,) * dimensions
         if padding == "same":
-            totals = [d * (k - 1) for d, k in zip(self.dilation, self.kernel, strict=True)]
+            totals = [d * (k - 1) for d, k in zip(self.dilation, weight.shape[2:], strict=True)]
             self.padding = [total // 2 for total in totals]
             if any(total % 2 for total in totals):  # one more on the right
                 input = F.pad(input, [pad for total in reversed(totals) for pad in (0, total % 2)])
         else:
-            self.padding = [0] * dimensions if padding == "valid" else _spread(padding, dimensions)
+            self.padding = _spread(0 if padding == "valid" else padding, dimensions)
         super().__init__(autocast(input), weight=weight, bias=bias)
 
     def output(self, x: Tensor) -> Tensor:
@@ -279,6 +286,10 @@ class Convolution(Use):
         if self.parameters["bias"] is not None:
             gradients["bias"] = Formed(precise(g).flatten(3).sum(-1))
         return gx, gradients
+
+    @property
+    def kernel(self) -> Sequence[int]:
+        return self.parameters["weight"].shape[2:]
 
     def weight_gradients(self, x: Tensor, g: Tensor) -> SampleGradients:
         return correlation(x, g, self.kernel, self.stride, self.padding, self.dilation, self.groups)
