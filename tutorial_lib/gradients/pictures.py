@@ -6,6 +6,7 @@ is not is orange. Norms are squared and span decades, so their axes are logarith
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -85,12 +86,12 @@ def label_bars(
     for axis, image, title in zip(axes[0], images, titles, strict=True):
         show_image(axis, image, title)
     for row, (label, u) in zip(axes[1:], gradients.items(), strict=True):
-        reach = 1.25 * max(1.0, float(u.abs().max()))
-        for axis, demand in zip(row, -u, strict=True):
+        reach = 1.15 * max(1.0, float(u.abs().max()))
+        for axis, demand in zip(row, (-u).numpy(), strict=True):
             axis.bar(range(len(demand)), demand, color=MODEL, width=0.65)
             axis.axhline(0, color=MUTED, linewidth=1)
-            axis.set(ylim=(-reach, reach), xticks=range(len(classes)), xticklabels=[])
-            axis.text(0.99, 0.97, f"|u|² = {demand.square().sum():.2g}", transform=axis.transAxes, ha="right", va="top")
+            axis.set(ylim=(-reach, 2 * reach), xticks=range(len(classes)), xticklabels=[])
+            axis.text(0.99, 1, f"|u|² = {np.square(demand).sum():.2g}", transform=axis.transAxes, ha="right", va="top")
         row[0].set_ylabel(label, rotation=0, ha="right", va="center")
     for axis in axes[-1]:
         axis.set(xticklabels=classes, xlabel="class")
@@ -112,10 +113,12 @@ def moves(net: nn.Module, data: ToyData, points: Mapping[str, Tensor], rate: flo
         predicted = int(net(point[None]).argmax())
         _arcs(axis, data)
         _boundary(axis, net, ticks, grid, MUTED, "solid", 5, alpha=0.35)
-        styles = iter([(UNKNOWN, "dashed", 2.2), (MODEL_UNCERTAINTY, "dotted", 2.6)])
+        styles = iter([("Q₁", UNKNOWN, "dashed", 2.2), ("Q₂", MODEL_UNCERTAINTY, "dotted", 2.6)])
         for label in range(3):
-            style = (MODEL, "solid", 1.2) if label == predicted else next(styles)
+            name, *style = ("P", MODEL, "solid", 1.2) if label == predicted else next(styles)
             _boundary(axis, introduced(net, point, label, rate), ticks, grid, *style)
+            x, y = 1.75 * data.points[data.classes == label].mean(0)
+            axis.text(x, y, name, color=style[0], fontsize=14, fontweight="bold", ha="center", va="center")
         axis.plot(*point, marker="*", markersize=16, color=MODEL, markeredgecolor="white")
         axis.set(title=title, xticks=[], yticks=[], aspect="equal")
     return figure
@@ -134,7 +137,7 @@ def maps(data: ToyData, values: Mapping[str, Tensor], marks: Mapping[str, Tensor
     for axis, (title, norms) in zip(np.atleast_1d(axes), values.items(), strict=True):
         side = round(len(norms) ** 0.5)
         ticks = np.linspace(-extent, extent, side)
-        height = norms.clamp_min(1e-12).log10().view(side, side)
+        height = norms.clamp_min(1e-12).log10().view(side, side).numpy()
         drawn = axis.contourf(ticks, ticks, height, levels=14)
         axis.scatter(*data.points.T, s=4, color="white", linewidth=0)
         for name, point in marks.items():
@@ -145,7 +148,7 @@ def maps(data: ToyData, values: Mapping[str, Tensor], marks: Mapping[str, Tensor
             )  # fmt: skip
         axis.set(title=title, xticks=[], yticks=[], aspect="equal")
         bar = figure.colorbar(drawn, ax=axis, orientation="horizontal", shrink=0.9, pad=0.02)
-        bar.set_ticks(np.linspace(height.min().ceil(), height.max().floor(), 3).round())
+        bar.set_ticks(np.unique(np.linspace(math.ceil(height.min()), math.floor(height.max()), 3).round()))
         bar.ax.xaxis.set_major_formatter(lambda power, _: f"$10^{{{power:.0f}}}$")
     return figure
 
@@ -176,57 +179,64 @@ def factors(panels: Mapping[str, tuple[tuple[Tensor, Tensor], tuple[Tensor, Tens
         across = np.array(limits[:2])
         axis.plot(across, product / across, color=MODEL, linewidth=1.2, linestyle="dashed")
         axis.axis(limits)
-        axis.yaxis.set_minor_formatter(NullFormatter())
+        if limits[3] / limits[2] < 30:  # less than two powers of ten: name some numbers between
+            axis.yaxis.set_minor_formatter(lambda y, _: f"{y:.2g}" if f"{y:e}"[0] in "235" else "")
+        else:
+            axis.yaxis.set_minor_formatter(NullFormatter())
     axes[0].set(ylabel="|u|², what the label asks")
     figure.supxlabel("|h|², how strongly the last hidden layer is excited", fontsize=12)
-    axes[0].text(0.03, 0.03, stranger, transform=axes[0].transAxes, color=UNKNOWN, fontweight="bold")
-    axes[0].text(0.97, 0.97, "known", transform=axes[0].transAxes, color=KNOWN, fontweight="bold", ha="right", va="top")
+    axes[0].text(0.03, 0.97, stranger, transform=axes[0].transAxes, color=UNKNOWN, fontweight="bold", va="top")
+    axes[0].text(0.97, 0.03, "known", transform=axes[0].transAxes, color=KNOWN, fontweight="bold", ha="right")
     return figure
 
 
 def verdict(
     images: Tensor,
     answers: Sequence[str],
+    colours: Sequence[str],
+    places: Tensor,
     known: Tensor,
     strange: Tensor,
     stranger: str,
     title: str,
 ) -> Figure:
-    """Where known images and strangers stand when all are lined up by one score; above, what the network answers.
+    """Known images and strangers in one queue, by one score: a few of them in person, all of them below as histograms.
 
     Args:
-        images: a few images (n, C, H, W).
-        answers: n texts.
-        known, strange: scores (N,) and (M,).
+        images: the few (n, C, H, W), drawn from the smallest score to the largest.
+        answers: what the network says of each, n short texts.
+        colours: n colours, which say whether each is known.
+        places: their scores (n,).
+        known, strange: scores of all (N,) and (M,). The histograms are over the place in the queue, so that only the
+            order counts.
         stranger: what to call the strangers.
         title: one sentence.
     """
-    place = torch.cat([known, strange]).argsort().argsort() / (len(known) + len(strange) - 1)
+    queue = torch.cat([known, strange]).argsort().argsort() / (len(known) + len(strange) - 1)
     edges = np.linspace(0, 1, 26)
-    figure = plt.figure(figsize=(WIDTH, 4.3))
-    above, below = figure.subfigures(2, 1, height_ratios=[1, 1.75])
-    for axis, image, answer in zip(above.subplots(1, len(images)), images, answers, strict=True):
-        show_image(axis, image, answer)
+    figure = plt.figure(figsize=(WIDTH, 3.5))
+    above, below = figure.subfigures(2, 1, height_ratios=[1, 1.7])
+    above.suptitle(title, x=0.01, ha="left")
+    for axis, n in zip(above.subplots(1, len(images)), places.argsort().tolist(), strict=True):
+        show_image(axis, images[n], colour=colours[n])
+        axis.set_xlabel(answers[n], fontsize=11, color=MODEL)
     axis = below.subplots()
-    for ranks, colour, side in ((place[: len(known)], KNOWN, 1), (place[len(known) :], UNKNOWN, -1)):
+    for ranks, colour, side in ((queue[: len(known)], KNOWN, 1), (queue[len(known) :], UNKNOWN, -1)):
         share = np.histogram(ranks, edges)[0] / len(ranks)
         axis.bar(
-            edges[:-1],
-            side * share,
-            np.diff(edges),
-            align="edge",
-            color=colour,
-            hatch=HATCHES[colour],
-            edgecolor="white",
+            edges[:-1], side * share, np.diff(edges), align="edge", color=colour, hatch=HATCHES[colour], ec="white"
         )
     axis.axhline(0, color=MODEL, linewidth=1)
-    axis.set(xlim=(0, 1), ylim=(-0.42, 0.42), yticks=[], xticks=[0, 1], title=title)
+    reach = 1.5 / (len(edges) - 1) * len(queue) / min(len(known), len(strange))  # the highest bar that can be, and room
+    axis.set(xlim=(0, 1), ylim=(-reach, reach), yticks=[], xticks=[0, 1])
     axis.set_xticklabels(["← smaller gradient", "larger gradient →"])
     for label, side in zip(axis.get_xticklabels(), ("left", "right"), strict=True):
         label.set_ha(side)
-    axis.spines["left"].set_visible(False)
-    label_line(axis, 0.5, 0.36, "known", KNOWN, ha="center")
-    label_line(axis, 0.5, -0.36, stranger, UNKNOWN, ha="center")
+    for side in ("left", "bottom"):
+        axis.spines[side].set_visible(False)
+    axis.tick_params(length=0)
+    label_line(axis, 0.5, 0.88 * reach, f"{len(known)} known", KNOWN, ha="center")
+    label_line(axis, 0.5, -0.88 * reach, f"{len(strange)} {stranger}", UNKNOWN, ha="center")
     return figure
 
 
@@ -251,10 +261,9 @@ def seeds(values: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> Fi
             )  # fmt: skip
     axes.axvline(0.5, color=MUTED, linestyle="dashed", linewidth=1)
     axes.set(xlim=(-0.02, 1.02), ylim=(len(values) - 0.45, -0.6), title=title)
-    axes.set(yticks=range(len(values)), yticklabels=list(values), xlabel="AUROC of “larger is stranger”")
-    axes.legend(
-        loc="upper center", bbox_to_anchor=(0.45, -0.02 - 0.75 / figure.get_figheight()), ncols=4, columnspacing=1.2
-    )
+    axes.set(yticks=range(len(values)), yticklabels=[shift.replace("_", " ") for shift in values])
+    axes.set_xlabel("AUROC of “larger is stranger”")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.42, -0.6 / figure.get_figheight()), ncols=4, columnspacing=1.2)
     return figure
 
 
@@ -311,8 +320,8 @@ def scores(values: Mapping[str, Mapping[str, float]], title: str) -> Figure:
         )  # fmt: skip
     axes.axvline(0.5, color=MUTED, linestyle="dashed", linewidth=1)
     axes.set(xlim=(-0.02, 1.02), ylim=(len(strangers) - 0.5, -0.5), title=title, xlabel="AUROC")
-    axes.set(yticks=range(len(strangers)), yticklabels=strangers)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.85 / figure.get_figheight()), ncols=4, columnspacing=1.2)
+    axes.set(yticks=range(len(strangers)), yticklabels=[name.replace("_", " ") for name in strangers])
+    axes.legend(loc="upper center", bbox_to_anchor=(0.42, -0.72 / figure.get_figheight()), ncols=4, columnspacing=1.2)
     return figure
 
 
@@ -326,18 +335,25 @@ def one_pass(images: Tensor, x: Tensor, g: Tensor) -> Figure:
     """
     n = len(images)
     figure, axes = plt.subplots(n, 4, figsize=(WIDTH, 0.56 * n + 0.7), width_ratios=[0.55, 3, 1.3, 1.7])
-    norms = x.square().sum(1) * g.square().sum(1)
+    x, g = x.abs().numpy(), g.abs().numpy()
+    norms = np.square(x).sum(1) * np.square(g).sum(1)
     for row, image, forward, backward, norm in zip(axes, images, x, g, norms, strict=True):
         show_image(row[0], image)
         for axis, vector, largest, colours in (
-            (row[1], forward, x.abs().max(), "Blues"),
-            (row[2], backward, g.abs().max(), "Oranges"),
+            (row[1], forward, x.max(), "Blues"),
+            (row[2], backward, g.max(), "Oranges"),
         ):
-            axis.imshow(vector.abs()[None], aspect="auto", cmap=colours, vmin=0, vmax=largest)
+            axis.imshow(vector[None], aspect="auto", cmap=colours, vmin=0, vmax=largest)
             axis.set(xticks=[], yticks=[])
         row[3].barh(0, norm, color=MODEL, height=0.6)
         row[3].set(xlim=(0, 1.5 * norms.max()), ylim=(-0.6, 0.6), xticks=[], yticks=[])
-        row[3].text(norm + 0.04 * norms.max(), 0, f"{norm:.3g}", va="center", fontsize=11)
+        row[3].text(
+            norm + 0.04 * norms.max(),
+            0,
+            f"{norm:,.0f}" if norms.max() > 100 else f"{norm:.3g}",
+            va="center",
+            fontsize=11,
+        )
         for side in ("bottom", "left"):
             row[3].spines[side].set_visible(False)
     for axis, title in zip(axes[0], ("", "input $x_n$ →", "← gradient $g_n$", "$|g_n|^2 |x_n|^2$"), strict=True):
@@ -353,9 +369,13 @@ def gram(x: Tensor, g: Tensor) -> Figure:
         g: inner products of the output gradients (T, T).
     """
     figure, axes = plt.subplots(1, 3, figsize=(WIDTH, 2.6))
-    tables = {"$U^{\\!\\top} U$, inputs": x, "$G^{\\!\\top} G$, gradients": g, "product": x * g}
+    tables = {
+        "$U^{\\!\\top} U$, inputs": x.numpy(),
+        "$G^{\\!\\top} G$, gradients": g.numpy(),
+        "product": (x * g).numpy(),
+    }
     for axis, (title, table), sign in zip(axes, tables.items(), ("×", "=", ""), strict=True):
-        reach = float(table.abs().max())
+        reach = np.abs(table).max()
         axis.imshow(table, cmap="PuOr_r", vmin=-reach, vmax=reach)
         axis.set_title(title, loc="center", fontsize=12)
         axis.set(xticks=[], yticks=[])
