@@ -86,7 +86,7 @@ def test_more_points_of_the_same_kind_shrink_the_model_uncertainty_only_where_th
 def test_what_is_not_stored_is_named():
     with pytest.raises(ValueError, match="41"):
         stored_curves(41, 0.2)
-    with pytest.raises(FileNotFoundError, match="run the experiment"):
+    with pytest.raises(FileNotFoundError, match="run what_is_uncertainty --study svhn --save"):
         stored_confidences("svhn")
 
 

@@ -46,7 +46,7 @@ MEMBERS = 5
 
 def stored_confidences(study: str) -> dict[str, np.ndarray]:
     """Confidences in [0, 1] of up to 2,000 images a condition, as the command stored them; ``"known"`` comes first."""
-    stored = read_arrays(RESULTS / f"{EXPERIMENT.name}_{study}.npz")
+    stored = _stored(study)
     return {name.rpartition("/")[2]: values / 65535 for name, values in stored.items()}
 
 
@@ -59,8 +59,16 @@ def stored_curves(points: int, noise: float) -> dict[str, np.ndarray]:
     """
     if points not in POINTS or noise not in NOISE_SLOPES:
         raise ValueError(f"stored are {POINTS} points and noise {NOISE_SLOPES}, not {points} and {noise}")
-    stored = read_arrays(RESULTS / f"{EXPERIMENT.name}_toy.npz")
+    stored = _stored("toy")
     return {part: stored[f"{noise}/{points}/{part}"].astype(np.float64) for part in ("mean", "aleatoric", "epistemic")}
+
+
+def _stored(study: str) -> dict[str, np.ndarray]:
+    path = RESULTS / f"{EXPERIMENT.name}_{study}.npz"
+    if not path.is_file():
+        command = f"python -m tutorial_lib run {EXPERIMENT.name} --study {study} --save"
+        raise FileNotFoundError(f"no results for the study {study!r} at {path}; make them with: {command}")
+    return read_arrays(path)
 
 
 def cells(study: str, seeds: Sequence[int]) -> list[Cell]:

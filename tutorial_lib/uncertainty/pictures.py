@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from tutorial_lib.plots import DATA_UNCERTAINTY, KNOWN, MODEL, MODEL_UNCERTAINTY, MUTED, label_line
+from tutorial_lib.plots import DATA_UNCERTAINTY, KNOWN, MODEL, MODEL_UNCERTAINTY, MUTED, UNKNOWN, label_line
 from tutorial_lib.uncertainty.decomposition import Decomposition
 from tutorial_lib.uncertainty.toy import LEFT_BAND, RIGHT_BAND, ToyData, noise_std, true_function
 
-__all__ = ["draw_confidence_gap", "draw_members", "draw_parts", "draw_prediction", "draw_uncertainties"]
+__all__ = ["draw_confidence_gap", "draw_members", "draw_parts", "draw_passing", "draw_prediction", "draw_uncertainties"]
 
 
 def draw_prediction(
@@ -53,25 +53,30 @@ def draw_prediction(
     axes.set(xlim=(-1.5, 1.5), ylim=(-3, 3), ylabel="y")
 
 
-def draw_uncertainties(axes: Axes, x: Tensor, aleatoric: ArrayLike, epistemic: ArrayLike, slope: float = 0.2) -> None:
+def draw_uncertainties(
+    axes: Axes, x: Tensor, aleatoric: ArrayLike | None, epistemic: ArrayLike, slope: float = 0.2
+) -> None:
     """Both standard deviations over the input, the bands that hold data shaded, and the true noise inside them.
 
     Args:
         axes: where to draw.
         x: inputs (N, 1).
-        aleatoric, epistemic: standard deviations (N,).
+        aleatoric: standard deviations (N,); None leaves them and the true noise out.
+        epistemic: standard deviations (N,).
         slope: of the true noise, see :func:`tutorial_lib.uncertainty.toy.noise_std`.
     """
     at = _flat(x)
     for band in (LEFT_BAND, RIGHT_BAND):
         axes.axvspan(*band, color=KNOWN, alpha=0.1, lw=0)
-        inside = torch.linspace(*band, 20)
-        axes.plot(inside, noise_std(inside, slope), color=MUTED, lw=1.6, ls=(0, (4, 2)))
         label_line(axes, sum(band) / 2, 1.33, "points", KNOWN, ha="center")
     axes.plot(at, _flat(epistemic), color=MODEL_UNCERTAINTY, lw=2.2)
-    axes.plot(at, _flat(aleatoric), color=DATA_UNCERTAINTY, lw=2.2, ls=(0, (6, 1)))
-    label_line(axes, -0.98, 1.33, "model", MODEL_UNCERTAINTY, ha="center")
-    label_line(axes, -0.98, 0.3, "data", DATA_UNCERTAINTY, ha="center")
+    if aleatoric is not None:
+        for band in (LEFT_BAND, RIGHT_BAND):
+            inside = torch.linspace(*band, 20)
+            axes.plot(inside, noise_std(inside, slope), color=MUTED, lw=1.6, ls=(0, (4, 2)))
+        axes.plot(at, _flat(aleatoric), color=DATA_UNCERTAINTY, lw=2.2, ls=(0, (6, 1)))
+        label_line(axes, -0.98, 1.33, "model", MODEL_UNCERTAINTY, ha="center")
+        label_line(axes, 1.05, 0.42, "data", DATA_UNCERTAINTY, ha="center")
     axes.set(xlim=(-1.5, 1.5), ylim=(0, 1.45), xlabel="x", ylabel="standard\ndeviation")
 
 
@@ -122,6 +127,11 @@ def draw_parts(axes: Axes, names: Sequence[str], parts: Sequence[Decomposition],
     )
     for place, end in enumerate((aleatoric + epistemic).tolist()):
         axes.text(end + 0.02, place, f"{end:.2f}", va="center", fontsize=11)
+    longest = int(np.argmax(aleatoric + epistemic))
+    middles = aleatoric[longest] / 2, aleatoric[longest] + epistemic[longest] / 2
+    for middle, word, colour in zip(middles, ("data", "model"), (DATA_UNCERTAINTY, MODEL_UNCERTAINTY), strict=True):
+        box = {"color": colour, "pad": 1.5, "lw": 0}
+        axes.text(middle, longest, word, color="white", ha="center", va="center", fontsize=11, bbox=box)
     _named_rows(axes, names, colours)
     axes.set(xlabel="mean uncertainty in nats", xlim=(0, 1.18 * float((aleatoric + epistemic).max())))
 
@@ -151,6 +161,29 @@ def draw_confidence_gap(
     label_line(axes, confidence[0], -0.62, " confident", MODEL, ha="left")
     _named_rows(axes, names, colours)
     axes.set(xlim=(-0.03, 1.2), ylim=(len(names) - 0.5, -1), xticks=np.linspace(0, 1, 6))
+    axes.set_xlabel("accuracy (circle), mean confidence (square)")
+
+
+def draw_passing(axes: Axes, confidences: Mapping[str, ArrayLike], sure: float = 0.9) -> None:
+    """For every threshold the share of images whose confidence reaches it; a curve a set, named at the right.
+
+    Args:
+        axes: where to draw.
+        confidences: (N,) in [0, 1] by set; ``"known"`` is blue, all others orange.
+        sure: threshold that is marked, in (0, 1).
+    """
+    thresholds = np.linspace(0, 1, 501)
+    shares = {name: (_flat(values)[:, None] >= thresholds).mean(0) for name, values in confidences.items()}
+    order = sorted(shares, key=lambda name: -float((_flat(confidences[name]) >= sure).mean()))
+    axes.axvline(sure, color=MUTED, lw=1)
+    for number, name in enumerate(order):
+        colour = KNOWN if name == "known" else UNKNOWN
+        axes.plot(thresholds, shares[name], color=colour, lw=2.4 if name == "known" else 1.4)
+        share = float((_flat(confidences[name]) >= sure).mean())
+        place = (1 - number / max(1, len(order) - 1)) * 0.98  # evenly spaced, in order, so that no two names collide
+        axes.plot([sure, 1.03], [share, place], color=colour, lw=0.6, clip_on=False)
+        label_line(axes, 1.04, place, f"{name.replace('_', ' ')} {share:.0%}", colour, clip_on=False)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="share of images above it")
 
 
 def _named_rows(axes: Axes, names: Sequence[str], colours: Sequence[str]) -> None:
