@@ -76,8 +76,18 @@ def _fold_solutions(app: Sphinx, doctree: nodes.document) -> None:
                 block += nodes.Text(source)
 
 
+def _mended(body: str) -> str:
+    """The page without a role and a name that mislead a screen reader.
+
+    The folding boxes of cells say "Show the solution", but their label overrides it with "Toggle hidden content"; the
+    bibliography calls itself a list and has no list items.
+    """
+    body = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
+    return body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
+
+
 def _link(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    body = context.get("body", "")
+    body = context["body"] = _mended(context.get("body", ""))
     path = Path(app.srcdir) / f"{pagename}.ipynb"
     if "</h1>" in body and path.exists() and make_slides.has_slides(chapters.read(path)):
         deck = "../" * pagename.count("/") + f"{make_slides.FOLDER}/{Path(pagename).name}.html"
