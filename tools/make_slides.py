@@ -146,7 +146,7 @@ def deck_html(notebook: NotebookNode, page: BeautifulSoup, docname: str, glued: 
         "title": html.escape(f"{name} · slides"),
         "footer": html.escape(footer),
         "page": f"../{docname}.html",
-        "math": "\n".join(_math_scripts(page)),
+        "head": "\n".join([str(icon) for icon in page.find_all("link", rel="icon")] + _math_scripts(page)),
         "slides": slides,
     }
     return re.sub(r"\{\{ (\w+) \}\}", lambda match: values[match[1]], template)

@@ -12,6 +12,7 @@ The skeleton passes every check except the one that no TODO is left.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from pathlib import Path
@@ -60,7 +61,7 @@ def new_chapter(name: str, title: str | None = None, root: Path = chapters.ROOT)
     notebook = jupytext.reads(text, fmt="py:percent")
     notebook = notebook_cells.stored_form(notebook, f"notebooks/{path.name}")
     path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
-    _enter_into_toc(root / "_toc.yml", name)
+    _enter_into_toc(root / "_toc.yml", name, title)
     if planned is None:
         _enter_into_plan(root / "book" / "chapters.yml", name, title)
     _enter_into_guide(root / "book" / "instructor_chapters.md", name, title)
@@ -77,7 +78,7 @@ def _planned(root: Path, name: str, number: int) -> dict[str, object] | None:
     return None
 
 
-def _enter_into_toc(toc: Path, name: str) -> None:
+def _enter_into_toc(toc: Path, name: str, title: str) -> None:
     """Add the page behind the chapter with the next smaller number; comments in the file stay."""
     lines = toc.read_text(encoding="utf-8").splitlines()
     pattern = re.compile(r"(?P<before>\s*- file: notebooks/)(?P<name>[0-9]{2}_\w+)\s*$")
@@ -86,7 +87,11 @@ def _enter_into_toc(toc: Path, name: str) -> None:
         raise ValueError(f"{toc.name} lists no notebook yet; enter notebooks/{name} by hand")
     earlier = [number for number, match in listed if match["name"] < name]
     place = earlier[-1] + 1 if earlier else listed[0][0]
-    lines.insert(place, f"{listed[0][1]['before']}{name}")
+    while earlier and place < len(lines) and lines[place].strip() and not lines[place].lstrip().startswith("-"):
+        place += 1  # behind the title of that chapter
+    before = listed[0][1]["before"]
+    titled = json.dumps(f"{int(name[:2])} · {title}", ensure_ascii=False)
+    lines[place:place] = [f"{before}{name}", f"{' ' * (before.index('-') + 2)}title: {titled}"]
     toc.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -31,7 +31,13 @@ def test_it_is_entered_into_contents_plan_and_guide(copy):
     toc = (copy / "_toc.yml").read_text(encoding="utf-8")
     files = [line.split("file: ")[1] for line in toc.splitlines() if "file: notebooks/" in line]
     assert files[-1] == "notebooks/97_conformal_prediction" and files == sorted(files)
-    yaml.safe_load(toc)
+    (entry,) = [
+        chapter
+        for part in yaml.safe_load(toc)["parts"]
+        for chapter in part["chapters"]
+        if chapter["file"] == "notebooks/97_conformal_prediction"
+    ]
+    assert entry["title"] == "97 · Conformal prediction"
     planned = yaml.safe_load((copy / "book" / "chapters.yml").read_text(encoding="utf-8"))["chapters"][-1]
     assert (planned["number"], planned["name"], planned["title"]) == (97, path.stem, "Conformal prediction")
     guide = (copy / "book" / "instructor_chapters.md").read_text(encoding="utf-8")

@@ -28,17 +28,37 @@ def deck(chapter):
 
 
 def test_slides_are_the_title_and_what_the_metadata_say(deck):
-    first, second = deck.select(".slides section section")
+    first, second, third = deck.select(".slides section section")
     assert first.h1.get_text() == "A coin" and "The course" in first.get_text()
     assert second.h2.get_text() == "Half"
     assert "one in 0.5" in second.li.get_text()
     assert second.select_one(".math").get_text() == r"\(p < 1\)"
     assert second.img["alt"] == "A rising line." and second.img["src"] == "../_images/x.png"
-    assert "Prose" not in deck.get_text() and "Quiz" not in deck.get_text()
+    assert "Prose" not in deck.get_text() and "Exercise" not in deck.get_text()
+    assert third.h2.get_text() == "Quiz" and len(third.find_all("details")) == 2
+    assert third.parent == second.parent  # below it
+
+
+def test_a_second_picture_gets_a_slide_of_its_own_under_the_same_heading(chapter):
+    chapter.cells.insert(7, chapter.cells[6])
+    picture = PAGE[PAGE.index("<!-- on-slides 6") : PAGE.index("<p>More prose")]
+    page = PAGE.replace(picture, picture + picture.replace("6 -->", "7 -->"))
+    made = make_slides.deck_html(chapter, BeautifulSoup(page, "html.parser"), "notebooks/99_coin", {"rate": "0.5"})
+    slides = BeautifulSoup(made, "html.parser").select(".slides section section")
+    assert [len(slide.find_all("img")) for slide in slides] == [0, 1, 1, 0]
+    assert slides[2].h2.get_text() == "Half" and "one in" not in slides[2].get_text()
+
+
+def test_the_title_stands_alone(chapter):
+    chapter.cells[5].metadata["slideshow"]["slide_type"] = "-"
+    page = BeautifulSoup(PAGE, "html.parser")
+    made = make_slides.deck_html(chapter, page, "notebooks/99_coin", {"rate": "0.5"})
+    first, second, *_ = BeautifulSoup(made, "html.parser").select(".slides section section")
+    assert first.find("ul") is None and second.h2.get_text() == "A coin" and second.find("ul") is not None
 
 
 def test_notes_for_the_teacher_are_for_the_speaker_alone(deck):
-    first, second = (section.select_one("aside.notes").get_text() for section in deck.select(".slides section section"))
+    first, second = (notes.get_text() for notes in deck.select(".slides section section aside.notes"))
     assert "Toss one." in first and "Ask who is sure." in second
 
 
@@ -95,9 +115,9 @@ def test_the_book_reads_fences_classes_and_untouched_code(chapter, quiz):
     text = [cell.source for cell in made.cells]
     place = next(number for number, source in enumerate(text) if "matplotlib" in source)
     assert text[place - 1] == "<!-- on-slides 6 -->" and text[place + 1] == "<!-- /on-slides 6 -->"
-    assert '<details class="quiz-option wrong">\n<summary>A.' in text[-1]
-    assert '<details class="quiz-option right">\n<summary>B.' in text[-1]
-    assert '<details class="solution-note">' in text[-2]
+    assert '<details class="quiz-option wrong">\n<summary>A.' in text[-2]
+    assert '<details class="quiz-option right">\n<summary>B.' in text[-2]
+    assert '<details class="solution-note">' in text[-4]
 
 
 def test_a_deck_turns_its_pages_in_a_browser(browser, tmp_path, deck):
