@@ -29,8 +29,8 @@ def colour():
 
 @pytest.fixture(scope="module")
 def grey():
-    """40 digits, 8x8 grey, float32."""
-    return digits().float()[:40]
+    """200 digits, 8x8 grey, float32."""
+    return digits().float()[:200]
 
 
 def test_the_eight_and_only_the_eight():
@@ -57,7 +57,7 @@ def test_form_of_the_result(colour, grey, name, level):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_level_is_farther_from_the_clean_image(colour, grey, name):
-    for images in (colour, grey, resize(digits().images[:40], (28, 28)).float() / 255):
+    for images in (colour, grey, resize(digits().images[:200], (28, 28)).float() / 255):
         if name not in corruption_names(images.shape[1]):
             continue
         distance = [(corrupt(images, name, level, seeded()) - images).pow(2).mean().sqrt().item() for level in LEVELS]
@@ -141,7 +141,7 @@ def test_gaussian_blur_of_a_small_image_is_the_blur_of_its_squares(grey, level):
     sigma = (0.4, 0.6, 0.8, 1.0, 1.3)[level - 1]
     fine = grey.double().numpy().repeat(4, axis=2).repeat(4, axis=3)
     blurred = scipy.ndimage.gaussian_filter(fine, (0, 0, sigma, sigma), mode="nearest", truncate=4)
-    back = blurred.reshape(40, 1, 8, 4, 8, 4).mean((3, 5))
+    back = blurred.reshape(200, 1, 8, 4, 8, 4).mean((3, 5))
     np.testing.assert_allclose(
         corrupt(grey.double(), "gaussian_blur", level, eight_bit=False).numpy(), back, atol=1e-12
     )

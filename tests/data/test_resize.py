@@ -1,4 +1,4 @@
-"""Changing size and colours, against Pillow and against what aliasing would show."""
+"""Embedded images as scikit-learn has them; changes of size and colour against Pillow and what aliasing would show."""
 
 import numpy as np
 import pytest
@@ -62,6 +62,18 @@ def test_fit_says_what_it_did_and_does_nothing_when_it_fits():
     assert resized.note == "8x8 grey resized to 32x32 RGB (bicubic, antialiased)"
     assert torch.equal(resized.labels, images.labels)
     assert fit(resized, (1, 32, 32)).note == resized.note + "; RGB turned grey"
+
+
+def test_digits_are_scikit_learns_counts_of_sixteen():
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = digits()
+    for count in range(17):
+        found = images.images[:, 0].numpy()[bunch.images == count]
+        assert len(found) > 0
+        assert set(found.tolist()) == {int(255 * count / 16 + 0.5)}
+    np.testing.assert_array_equal(images.labels.numpy(), bunch.target)
 
 
 def test_photograph_patches_are_averages_and_know_their_photograph():
