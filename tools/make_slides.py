@@ -116,7 +116,11 @@ def deck_html(notebook: NotebookNode, page: BeautifulSoup, docname: str, glued: 
         content = on_page[position] if position in on_page else _rendered(cell, glued)
         if "slideshow" in cell.metadata and cell.cell_type == "code":
             content = _code_as_wished(content, cell.metadata["slideshow"].get("code") == "show")
-        if kind == "slide":
+        if "quiz" in chapters.tags(cell) and kind in ("slide", "subslide"):
+            asked = [[question] for question in _questions(content)]
+            stacks.extend([asked] if kind == "slide" else [])
+            stacks[-1].extend(asked if kind == "subslide" else [])
+        elif kind == "slide":
             stacks.append([[content]])
         elif kind == "subslide":
             stacks[-1].append([content])
@@ -150,6 +154,20 @@ def deck_html(notebook: NotebookNode, page: BeautifulSoup, docname: str, glued: 
         "slides": slides,
     }
     return re.sub(r"\{\{ (\w+) \}\}", lambda match: values[match[1]], template)
+
+
+def _questions(content: str) -> list[str]:
+    """A quiz cut before every question: before whatever follows the options of the one before."""
+    cut: list[list[str]] = [[]]
+    options_seen = False
+    for node in BeautifulSoup(content, "html.parser").children:
+        is_option = isinstance(node, Tag) and node.name == "details"
+        if options_seen and not is_option and str(node).strip():
+            cut.append([])
+            options_seen = False
+        options_seen |= is_option
+        cut[-1].append(str(node))
+    return ["".join(pieces) for pieces in cut]
 
 
 def _second_picture(slide: list[str], content: str) -> bool:

@@ -49,6 +49,15 @@ def test_a_second_picture_gets_a_slide_of_its_own_under_the_same_heading(chapter
     assert slides[2].h2.get_text() == "Half" and "one in" not in slides[2].get_text()
 
 
+def test_every_question_has_a_slide(chapter, quiz):
+    chapter.cells[-1].source = f"## Quiz\n\n{quiz}\n{quiz}"
+    page = BeautifulSoup(PAGE, "html.parser")
+    made = make_slides.deck_html(chapter, page, "notebooks/99_coin", {"rate": "0.5"})
+    slides = BeautifulSoup(made, "html.parser").select(".slides section section")
+    assert [len(slide.find_all("details")) for slide in slides] == [0, 0, 2, 2]
+    assert slides[2].h2.get_text() == "Quiz" and slides[3].strong.get_text() == "1. What does the coin know?"
+
+
 def test_the_title_stands_alone(chapter):
     chapter.cells[5].metadata["slideshow"]["slide_type"] = "-"
     page = BeautifulSoup(PAGE, "html.parser")
