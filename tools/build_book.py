@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -68,9 +69,15 @@ def execution_key(page: str) -> str:
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     for variable in VARIABLES:
         digest.update(f"{variable}={os.environ.get(variable)}\0".encode())
-    packages = sorted({f"{found.metadata['Name']}=={found.version}".lower() for found in distributions()})
-    digest.update("\0".join([sys.version, *packages]).encode())
+    digest.update(environment_key().encode())
     return digest.hexdigest()
+
+
+@cache
+def environment_key() -> str:
+    """Hash of the version of Python and of every installed package."""
+    packages = sorted({f"{found.metadata['Name']}=={found.version}".lower() for found in distributions()})
+    return hashlib.sha256("\0".join([sys.version, *packages]).encode()).hexdigest()
 
 
 def _library_files(page: str) -> set[Path]:
@@ -144,9 +151,9 @@ def sources_key(keys: dict[str, str]) -> str:
 def forget(page: str) -> None:
     """Make the next build execute a notebook again: drop it from the cache and its page from what Sphinx has read."""
     if CACHE.is_dir():
-        cache = get_cache(CACHE)
+        executed = get_cache(CACHE)
         try:
-            cache.remove_cache(cache.match_cache_file(str(ROOT / f"{page}.ipynb")).pk)
+            executed.remove_cache(executed.match_cache_file(str(ROOT / f"{page}.ipynb")).pk)
         except KeyError:
             pass  # not in the cache: it is executed anyway
     (BUILD / ".doctrees" / f"{page}.doctree").unlink(missing_ok=True)
@@ -179,15 +186,16 @@ def build() -> int:
     if before.get("passed") and before.get("sources") == sources and (HTML / "index.html").is_file() and not failures():
         print(f"Nothing has changed; the book is in {HTML / 'index.html'} ({time.monotonic() - start:.0f} s)")
         return 0
-    for page, key in keys.items():
-        if before.get("keys", {}).get(page) != key:
-            forget(page)
-    if not before.get("passed"):
+    known = {page: key for page, key in keys.items() if before.get("keys", {}).get(page) == key}
+    for page in keys.keys() - known.keys():
+        forget(page)
+    # Another version of Sphinx stumbles over the pages that this one has read.
+    if not before.get("passed") or before.get("environment") != environment_key():
         shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
     shutil.rmtree(HTML / "reports", ignore_errors=True)
     BUILD.mkdir(exist_ok=True)
     # Until this build has passed, whatever stops it, the next one trusts nothing that this one has read.
-    STATE.write_text(json.dumps({"keys": before.get("keys", {}), "passed": False}), encoding="utf-8")
+    STATE.write_text(json.dumps({"keys": known, "passed": False}), encoding="utf-8")
 
     program = Path(sys.executable).with_name("jupyter-book")
     status = subprocess.run([program, "build", "-W", "--keep-going", "-n", str(ROOT)], cwd=ROOT).returncode
@@ -198,7 +206,10 @@ def build() -> int:
     good = {
         page: key for page, key in keys.items() if passed or not any(text.startswith(f"{page}:") for text in problems)
     }
-    STATE.write_text(json.dumps({"keys": good, "sources": sources, "passed": passed}), encoding="utf-8")
+    STATE.write_text(
+        json.dumps({"keys": good, "sources": sources, "environment": environment_key(), "passed": passed}),
+        encoding="utf-8",
+    )
     verdict = f"The book is in {HTML / 'index.html'}" if passed else "The book was NOT built: see the warnings above"
     print(f"{verdict} ({time.monotonic() - start:.0f} s)")
     return 0 if passed else 1
