@@ -157,7 +157,8 @@ class Question:
     options: tuple[Option, ...]
 
 
-RIGHT, WRONG = "Right.", "Not quite."
+RIGHT, WRONG = "Right", "Not quite"
+_VERDICT = re.compile(rf"(?P<verdict>{RIGHT}|{WRONG})[.,:;]\s*")
 DETAILS = re.compile(r"<details>\s*<summary>(?P<option>.*?)</summary>(?P<reason>.*?)</details>", re.DOTALL)
 
 
@@ -199,11 +200,10 @@ def _option(piece: re.Match[str], position: int) -> Option:
     where = f"quiz in cell {position}, option {name!r}"
     if not reason.startswith("\n\n") or not reason.endswith("\n\n"):
         raise ChapterError(f"{where}: leave an empty line after </summary> and before </details>")
-    reason = reason.strip()
-    for verdict in (RIGHT, WRONG):
-        if reason.startswith(verdict):
-            reason = reason.removeprefix(verdict).strip()
-            if not reason:
-                raise ChapterError(f"{where}: give the reason after {verdict!r}")
-            return Option(name, verdict == RIGHT, reason)
-    raise ChapterError(f"{where}: the reason must start with {RIGHT!r} or {WRONG!r}")
+    verdict = _VERDICT.match(reason.strip())
+    if verdict is None:
+        raise ChapterError(f"{where}: the reason must start with '{RIGHT}.' or '{WRONG}.'")
+    why = reason.strip()[verdict.end() :]
+    if not why:
+        raise ChapterError(f"{where}: give the reason after {verdict[0]!r}")
+    return Option(name, verdict["verdict"] == RIGHT, why)
