@@ -43,6 +43,13 @@ def reliability_diagram(
     axes.vlines(confidence, low, high, color="#d9d9d9", linewidth=7, zorder=0)
     colours = np.where(accuracy < confidence, UNKNOWN, KNOWN)
     axes.vlines(confidence, accuracy, confidence, color=colours, linewidth=2.5, zorder=2)
-    axes.scatter(confidence, accuracy, s=np.minimum(2 * table.weight[full], 1) * LARGEST_DOT + 9, color=MODEL, zorder=3)
+    axes.scatter(
+        confidence,
+        accuracy,
+        s=np.minimum(2 * table.weight[full], 1) * LARGEST_DOT + 9,
+        color=MODEL,
+        zorder=3,
+        clip_on=False,
+    )
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="confidence", ylabel="accuracy", aspect="equal")
     return table

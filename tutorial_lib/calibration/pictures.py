@@ -40,9 +40,9 @@ def draw_confidence(axes: Axes, confidence: ArrayLike, correct: ArrayLike) -> No
         share = sign * count / count.sum()
         axes.bar(edges[:-1], share, 1 / BINS, align="edge", color=colour, hatch=hatch, edgecolor="white")
         label_line(axes, 0.02, 0.5 * sign, f"{count.sum():,} {words} answers", colour)
-        label_line(axes, 1 - 0.5 / BINS, share[-1] + 0.07 * sign, f"{count[-1] / count.sum():.0%}", colour, ha="center")
+        label_line(axes, 1 - 0.5 / BINS, share[-1] + 0.1 * sign, f"{count[-1] / count.sum():.0%}", colour, ha="center")
     axes.axhline(0, color=MODEL, linewidth=1)
-    axes.set(xlim=(0, 1), ylim=(-1.12, 1.12), xlabel="confidence", ylabel="share of them")
+    axes.set(xlim=(0, 1), ylim=(-1.15, 1.15), xlabel="confidence", ylabel="share of them")
     axes.set_yticks([-1, -0.5, 0, 0.5, 1], ["1", "½", "0", "½", "1"])
 
 
@@ -114,6 +114,7 @@ def draw_by_level(axes: Axes, errors: NDArray[np.floating], names: Sequence[str]
     label_line(axes, last + 0.12, mean[-1] - apart, "mean", MODEL)
     axes.set(xlim=(0, last + 1.8), ylim=(0, top), xlabel="corruption level", ylabel="ECE", title=title)
     axes.set_xticks(range(last + 1))
+    axes.spines["bottom"].set_bounds(0, last)  # beyond it are words, not levels
 
 
 class TemperaturePicture:
