@@ -100,8 +100,8 @@ def together(watch: Interception, network: Callable, images: Tensor, samples: sl
     with watch, torch.enable_grad():
         outputs = run(network, images)
     start = output_gradient(outputs, images, samples)
-    at_once = 1 if foreign_nodes(outputs) else max(1, budget // (3 * watch.largest))
     labels = start.scale.shape[1]
+    at_once = 1 if labels == 1 or foreign_nodes(outputs) else max(1, budget // (3 * watch.largest))
     values = []
     for first in range(0, labels, at_once):
         part = slice(first, min(first + at_once, labels))
@@ -123,8 +123,8 @@ def one_by_one(network: Callable, images: Tensor, samples: slice, parameters: di
                 outputs, list(parameters.values()), [d[:, label] for d in start.direction], retain_graph=True, allow_unused=True
             )
             formed = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters.values(), gradients, strict=True)]
-            answers.append(torch.stack([question(name, Formed(g[None, None])) for name, g in zip(parameters, formed, strict=True)], 2))
-        rows.append(Answers(torch.cat(answers, dim=1).double(), start.scale))
+            answers.append(torch.stack([question(name, Formed(g[None])) for name, g in zip(parameters, formed, strict=True)], dim=1))
+        rows.append(Answers(torch.stack(answers, dim=1).double(), start.scale))
     return Answers(torch.cat([row.values for row in rows]), torch.cat([row.scale for row in rows]))
 
 

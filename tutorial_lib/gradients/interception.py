@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from tutorial_lib.gradients.rules import RULES, Formed, SampleGradients, Unsupported, Use
 
 Question = Callable[[str, SampleGradients], Tensor]
-"""What is asked of a parameter's gradients: (its name, its sample gradients) to numbers (N, L) or (N, L, k)."""
+"""What is asked of a parameter's gradients: (its name, its sample gradients) to numbers (M,) or (M, k), M = N·L."""
 
 
 class Interception(TorchFunctionMode):
@@ -121,20 +121,21 @@ class Interception(TorchFunctionMode):
             else:
                 torch.vmap(run, in_dims=1)(list(direction))
             for name, total in self.sums.items():
-                self.answers[name] = self.question(name, Formed(total))
-        zero = next(iter(self.answers.values()), torch.zeros(samples, self.labels, device=direction[0].device)) * 0
-        answers = torch.stack([self.answers.get(name, zero) for name in self.parameters], dim=2)
-        self.answers, self.sums = {}, {}
-        return answers
+                self.answers[name] = self.question(name, Formed(total, self.labels))
+        answers, self.answers, self.sums = self.answers, {}, {}
+        if len(answers) < len(self.parameters):
+            zero = next(iter(answers.values()), direction[0].new_zeros(samples * self.labels)) * 0
+            answers = {name: answers.get(name, zero) for name in self.parameters}
+        return torch.stack([answers[name] for name in self.parameters], dim=1).unflatten(0, (samples, self.labels))
 
     def receive(self, use: Use, x: Tensor, g: Tensor, needs_input_gradient: bool) -> Tensor | None:
-        """One node's turn in the backward pass: answer the question for its parameters, return dL/dx (N, L, ...)."""
+        """One node's turn in the backward pass: answer the question for its parameters, return dL/dx (M, ...)."""
         gx, gradients = use.backward(x, g, needs_input_gradient)
         for role, name in use.names.items():
             if self.uses[name] == 1:
                 self.answers[name] = self.question(name, gradients[role])
             else:  # the gradient is the sum over the uses, and it must be squared after adding
-                formed = gradients[role].dense().reshape(*g.shape[:2], *use.parameters[role].shape)
+                formed = gradients[role].dense().reshape(len(g), *use.parameters[role].shape)
                 self.sums[name] = self.sums[name] + formed if name in self.sums else formed
         return gx
 
@@ -150,16 +151,15 @@ class _Node(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple:
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, None, None, None]:
         (x,) = ctx.saved_tensors
         watch, needs_input_gradient = ctx.interception, ctx.needs_input_grad[0]
         if watch.labels == 1:
-            gx = watch.receive(ctx.use, x, g.unsqueeze(1), needs_input_gradient)
-            return (None if gx is None else gx.squeeze(1)), None, None, None
+            return watch.receive(ctx.use, x, g, needs_input_gradient), None, None, None
 
         def receive(g: Tensor) -> Tensor:
-            gx = watch.receive(ctx.use, x, g, needs_input_gradient)
-            return g.new_zeros(1, watch.labels) if gx is None else gx
+            gx = watch.receive(ctx.use, x, g.flatten(0, 1), needs_input_gradient)
+            return g.new_zeros(1, watch.labels) if gx is None else gx.unflatten(0, g.shape[:2])
 
         gx = _AllLabels.apply(g, receive, watch.labels)
         return (gx if needs_input_gradient else None), None, None, None

@@ -49,12 +49,14 @@ class Affine(Use):
         return x * scale if shift is None else torch.addcmul(shift, x, scale)
 
     def backward(self, x: Tensor, g: Tensor, needs_input_gradient: bool) -> tuple[Tensor | None, dict[str, SampleGradients]]:
+        labels = len(g) // len(x)
         gradients: dict[str, SampleGradients] = {}
         scale = self._view("scale")
         if scale is not None:
-            gradients["scale"] = Formed(_sum_to(precise(g) * precise(x).unsqueeze(1), scale.shape))
+            repeated = x if labels == 1 else x.repeat_interleave(labels, 0)
+            gradients["scale"] = Formed(_sum_to(precise(g) * precise(repeated), self.views["scale"]), labels)
         if "shift" in self.views:
-            gradients["shift"] = Formed(_sum_to(precise(g), self.views["shift"]))
+            gradients["shift"] = Formed(_sum_to(precise(g), self.views["shift"]), labels)
         gx = None
         if needs_input_gradient:
             gx = g if scale is None else g * scale
@@ -62,14 +64,14 @@ class Affine(Use):
 
 
 def _sum_to(values: Tensor, shape: Sequence[int]) -> Tensor:
-    """Sum (N, L, ...) to (N, L, *shape): what broadcasting had repeated is added up again."""
-    axes = values.dim() - 2
+    """Sum (M, ...) to (M, *shape): what broadcasting had repeated is added up again."""
+    axes = values.dim() - 1
     own = shape[1:] if len(shape) == axes + 1 else shape  # a leading 1 stands for the samples
     lead = axes - len(own)
-    repeated = [2 + axis for axis in range(axes) if axis < lead or own[axis - lead] == 1]
+    repeated = [1 + axis for axis in range(axes) if axis < lead or own[axis - lead] == 1]
     if repeated:
         values = values.sum(repeated)
-    return values.reshape(*values.shape[:2], *shape)
+    return values.reshape(len(values), *shape)
 
 
 # ------------------------------------------------------------------ normalisations

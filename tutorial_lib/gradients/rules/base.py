@@ -5,99 +5,67 @@ the samples of a batch, the derivative of the summed loss at sample n's slice of
 backward pass hands every use the pair (x, g), g = dL/dy, of all samples at once, and the pair says all there is to know about
 the gradients of the use's parameters, sample by sample.
 
-Shapes, here and in every rule: N samples, L labels (different losses of the same output; 1 unless every class is asked for).
-``x`` is (N, ...) and ``g`` is (N, L, ...): the input of a layer is the same for all labels and is looked at once.
+Shapes, here and in every rule: ``x`` is (N, ...), N samples; ``g`` is (M, ...), M = N·L, where L is the number of labels that the
+backward pass carries, different losses of the same output: L = 1 unless every class is asked for. The L entries of a sample stand
+together. The input of a layer is the same for all labels, so what depends on x alone is done once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from math import prod
 
 import torch
 from torch import Tensor
 
 SCRATCH_BYTES = 1 << 20
-"""Temporary memory that a rule uses at once, a thread: half of a processor core's own cache. Twice as much costs 10 % of a
-convolution's time, ten times as much a half; with less, small layers spend their time on calls."""
-
-
-def scratch_numbers(like: Tensor) -> int:
-    """How many numbers of this type fit the scratch memory. A GPU has no such limit, but its memory has."""
-    size = SCRATCH_BYTES * torch.get_num_threads() if like.device.type == "cpu" else SCRATCH_BYTES << 8
-    return size // like.element_size()
-
-
-def precise(tensor: Tensor) -> Tensor:
-    """Half precision as float32: squares of numbers around 1e-5 are zero in float16 and have three digits in bfloat16."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
-def squared_sum(tensor: Tensor, keep: int) -> Tensor:
-    """Sum of squares over all but the first ``keep`` axes. (A vector norm in float32 loses digits on long vectors.)"""
-    return tensor.flatten(keep).square().sum(-1) if tensor.dim() > keep else tensor.square()
-
-
-def autocast(tensor: Tensor) -> Tensor:
-    """The tensor in the type that autocast will compute in, so that what is kept for the backward pass is what was used."""
-    kind = tensor.device.type
-    if tensor.dtype == torch.float32 and torch.is_autocast_enabled(kind):
-        return tensor.to(torch.get_autocast_dtype(kind))
-    return tensor
+"""Temporary memory that a rule uses at once, a thread: half of a processor core's own cache. Twice as much costs a convolution
+10 % of its time, ten times as much half of it; with less, small layers spend their time on calls."""
 
 
 class SampleGradients:
-    """The gradients of one parameter tensor, one a sample and label: (N, L, *shape), formed only if that is cheaper.
+    """The gradients of one parameter tensor, one a sample and label: (M, *shape), formed only if that is cheaper.
 
     A rule that knows nothing better implements `dense`; a rule that does overrides `squared_norms` or `moments`.
     """
 
-    samples: int
-    labels: int
+    samples: int  # N
+    labels: int  # L
     shape: tuple[int, ...]
 
     def dense(self, first: int = 0, last: int | None = None) -> Tensor:
-        """Form the gradients of samples first:last: (last − first, L, *shape)."""
+        """Form the gradients of samples first:last: ((last − first)·L, *shape)."""
         raise NotImplementedError
 
     def squared_norms(self) -> Tensor:
-        """Squared L2 norms (N, L)."""
-        return torch.cat([squared_sum(self.dense(*part), keep=2) for part in self._parts()])
+        """Squared L2 norms (M,)."""
+        return joined([squared_sum(self.dense(*part)) for part in self._parts()])
 
     def moments(self, reference: Tensor) -> tuple[Tensor, Tensor]:
-        """Inner products with ``reference`` (of the parameter's shape) and squared norms, each (N, L)."""
+        """Inner products with ``reference`` (of the parameter's shape) and squared norms, each (M,)."""
         inner, squared = [], []
         for part in self._parts():
-            gradients = self.dense(*part).flatten(2)
+            gradients = self.dense(*part).flatten(1)
             inner.append(gradients @ reference.flatten().to(gradients.dtype))
-            squared.append(gradients.square().sum(-1))
-        return torch.cat(inner), torch.cat(squared)
+            squared.append(squared_sum(gradients))
+        return joined(inner), joined(squared)
 
-    def _parts(self) -> Iterator[tuple[int, int]]:
-        """Ranges of samples whose formed gradients fit the scratch memory."""
+    def _parts(self) -> list[tuple[int, int]]:
         return parts(self.samples, self.labels * prod(self.shape), SCRATCH_BYTES // 4)
 
 
-def parts(samples: int, numbers_per_sample: int, numbers: int) -> Iterator[tuple[int, int]]:
-    """Ranges of samples, as equal as can be, of at most so many numbers (but at least one sample)."""
-    pieces = -(-samples * numbers_per_sample // numbers) if numbers_per_sample <= numbers else samples
-    step = -(-samples // pieces)
-    return ((first, min(first + step, samples)) for first in range(0, samples, step))
-
-
 class Formed(SampleGradients):
-    """Gradients that exist already, (N, L, *shape): biases, scales, sums over several uses."""
+    """Gradients that exist already, (M, *shape): biases, scales, sums over several uses."""
 
-    def __init__(self, gradients: Tensor) -> None:
+    def __init__(self, gradients: Tensor, labels: int = 1) -> None:
         self.gradients = precise(gradients)
-        self.samples, self.labels, *shape = gradients.shape
-        self.shape = tuple(shape)
+        self.samples, self.labels, self.shape = len(gradients) // labels, labels, gradients.shape[1:]
 
     def dense(self, first: int = 0, last: int | None = None) -> Tensor:
-        return self.gradients[first:last]
+        return self.gradients[first * self.labels : None if last is None else last * self.labels]
 
     def squared_norms(self) -> Tensor:
-        return squared_sum(self.gradients, keep=2)
+        return squared_sum(self.gradients)
 
 
 class Use:
@@ -120,9 +88,47 @@ class Use:
         raise NotImplementedError
 
     def backward(self, x: Tensor, g: Tensor, needs_input_gradient: bool) -> tuple[Tensor | None, dict[str, SampleGradients]]:
-        """dL/dx (N, L, ...), or None if nobody needs it, and the gradients of each parameter by role."""
+        """dL/dx (M, ...), or None if nobody needs it, and the gradients of each parameter by role."""
         raise NotImplementedError
 
 
 class Unsupported(Exception):
     """A rule cannot do these arguments; the parameters then take the exact fallback."""
+
+
+# ------------------------------------------------------------------ arithmetic
+def squared_sum(tensor: Tensor) -> Tensor:
+    """Sum of squares over all but the first axis. (A vector norm in float32 loses digits on long vectors.)"""
+    if tensor.dim() != 2:
+        tensor = tensor.reshape(len(tensor), -1)
+    return tensor.square().sum(1)
+
+
+def precise(tensor: Tensor) -> Tensor:
+    """Half precision as float32: squares of numbers around 1e-5 are zero in float16 and have three digits in bfloat16."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def autocast(tensor: Tensor) -> Tensor:
+    """The tensor in the type that autocast will compute in, so that what is kept for the backward pass is what was used."""
+    if tensor.dtype == torch.float32 and torch.is_autocast_enabled(tensor.device.type):
+        return tensor.to(torch.get_autocast_dtype(tensor.device.type))
+    return tensor
+
+
+# ------------------------------------------------------------------ working in parts
+def scratch_numbers(like: Tensor) -> int:
+    """How many numbers of this type fit the scratch memory. A GPU has no such cache to keep to, but its memory ends too."""
+    size = SCRATCH_BYTES * torch.get_num_threads() if like.device.type == "cpu" else SCRATCH_BYTES << 8
+    return size // like.element_size()
+
+
+def parts(samples: int, numbers_per_sample: int, numbers: int) -> list[tuple[int, int]]:
+    """Ranges of samples, as equal as can be, of at most so many numbers (but at least one sample)."""
+    most = max(1, numbers // numbers_per_sample)
+    step = -(-samples // -(-samples // most))
+    return [(first, min(first + step, samples)) for first in range(0, samples, step)]
+
+
+def joined(pieces: Sequence[Tensor], dim: int = 0) -> Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces), dim)

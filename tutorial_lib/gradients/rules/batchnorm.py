@@ -40,17 +40,19 @@ class BatchNorm(Use):
 
     def backward(self, x: Tensor, g: Tensor, needs_input_gradient: bool) -> tuple[Tensor | None, dict[str, SampleGradients]]:
         x, g_precise = precise(x), precise(g)
-        samples, labels, channels = g.shape[:3]
-        if labels > 1:  # a copy of the input for each label
-            x = x.unsqueeze(1).expand_as(g_precise)
-        one_image = (1, samples * labels * channels, -1)
-        vectors = torch.stack((self.parameters["weight"], self.mean, self.variance))
-        scale, mean, variance = vectors.unsqueeze(1).expand(-1, samples * labels, -1).flatten(1)
+        labels = len(g) // len(x)
+        if labels > 1:
+            x = x.repeat_interleave(labels, 0)
+        images, channels = x.shape[:2]
+        one_image = (1, images * channels, -1)
+        scale, mean, variance = (torch.cat([vector] * images) for vector in (self.parameters["weight"], self.mean, self.variance))
         unused = scale.new_empty(0)  # where batch statistics would be
-        gx, dscale, dshift = torch.ops.aten.native_batch_norm_backward(
+        gx, dscale, dshift = torch.ops.aten.native_batch_norm_backward.default(
             g_precise.reshape(one_image), x.reshape(one_image), scale, mean, variance, unused, unused, False, self.eps,
             (needs_input_gradient, True, True),
         )
-        per_sample = (samples, labels, channels)
-        gradients = {"weight": Formed(dscale.view(per_sample)), "bias": Formed(dshift.view(per_sample))}
+        gradients = {
+            "weight": Formed(dscale.view(images, channels), labels),
+            "bias": Formed(dshift.view(images, channels), labels),
+        }
         return (gx.view(g.shape) if needs_input_gradient else None), gradients

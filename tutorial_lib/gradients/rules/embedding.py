@@ -17,27 +17,28 @@ from tutorial_lib.gradients.rules.base import SampleGradients, Unsupported, Use,
 
 
 class Rows(SampleGradients):
-    """Sums of g (N, L, T, D) over equal tokens (N, T), in a table of V rows."""
+    """Sums of g (M, T, D) over equal tokens (N, T), in a table of V rows."""
 
     def __init__(self, tokens: Tensor, g: Tensor, rows: int) -> None:
-        self.tokens, self.g = tokens, precise(g)
-        self.samples, self.labels = g.shape[:2]
+        self.samples, self.labels = len(tokens), len(g) // len(tokens)
+        self.tokens = tokens if self.labels == 1 else tokens.repeat_interleave(self.labels, 0)
+        self.g = precise(g)
         self.shape = (rows, g.shape[-1])
 
     def dense(self, first: int = 0, last: int | None = None) -> Tensor:
-        tokens, g = self.tokens[first:last], self.g[first:last]
-        return self._sums(tokens + self.shape[0] * _numbers(tokens), g, len(tokens) * self.shape[0]).unflatten(0, (len(tokens), -1)).transpose(1, 2)
+        some = slice(first * self.labels, None if last is None else last * self.labels)
+        tokens = self.tokens[some]
+        return _sums(tokens + self.shape[0] * _numbers(tokens), self.g[some], len(tokens) * self.shape[0]).view(-1, *self.shape)
 
     def squared_norms(self) -> Tensor:
         used, row = torch.unique(self.tokens + self.shape[0] * _numbers(self.tokens), return_inverse=True)
-        squared = squared_sum(self._sums(row, self.g, len(used)), keep=2)
-        norms = squared.new_zeros(self.samples, self.labels)
-        return norms.index_add_(0, used.div(self.shape[0], rounding_mode="floor"), squared)
+        squared = squared_sum(_sums(row, self.g, len(used)))
+        return squared.new_zeros(len(self.g)).index_add_(0, used.div(self.shape[0], rounding_mode="floor"), squared)
 
-    @staticmethod
-    def _sums(row: Tensor, g: Tensor, rows: int) -> Tensor:
-        """g added up by row: (rows, L, D)."""
-        return g.new_zeros(rows, g.shape[1], g.shape[3]).index_add_(0, row.flatten(), g.transpose(1, 2).flatten(0, 1))
+
+def _sums(row: Tensor, g: Tensor, rows: int) -> Tensor:
+    """g added up by row: (rows, D)."""
+    return g.new_zeros(rows, g.shape[-1]).index_add_(0, row.flatten(), g.flatten(0, 1))
 
 
 def _numbers(tokens: Tensor) -> Tensor:
@@ -60,7 +61,7 @@ class Embedding(Use):
 
     def backward(self, x: Tensor, g: Tensor, needs_input_gradient: bool) -> tuple[Tensor | None, dict[str, SampleGradients]]:
         tokens = x.reshape(len(x), -1)
-        g = g.reshape(*g.shape[:2], -1, g.shape[-1])
+        g = g.reshape(len(g), -1, g.shape[-1])
         if self.padding is not None:  # the row of the padding token is constant
-            g = g * (tokens != self.padding)[:, None, :, None]
+            g = (g.unflatten(0, (len(tokens), -1)) * (tokens != self.padding)[:, None, :, None]).flatten(0, 1)
         return None, {"weight": Rows(tokens, g, len(self.parameters["weight"]))}

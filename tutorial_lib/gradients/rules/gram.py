@@ -21,14 +21,16 @@ TRUST = 2.4e-3
 
 
 def gram_norms(input_gram: Tensor, output_gram: Tensor, direct: Callable[[Tensor], Tensor]) -> Tensor:
-    """Squared norms (N, L) from Grams UᵀU (N, T, T) and GᵀG (N, L, T, T), which is overwritten.
+    """Squared norms (M,) from the Grams UᵀU (N, T, T) and GᵀG (M, T, T), which is overwritten.
 
-    ``direct`` makes the squared norms (n, L) of the samples with given indices by forming the gradients.
+    ``direct`` makes the squared norms (n·L,) of the samples with given indices by forming the gradients.
     """
-    sizes = output_gram.diagonal(dim1=2, dim2=3).sum(-1) * input_gram.diagonal(dim1=1, dim2=2).sum(-1, keepdim=True)
-    squared = output_gram.mul_(input_gram.unsqueeze(1)).flatten(2).sum(-1)
-    doubtful = sizes > TRUST / torch.finfo(squared.dtype).eps * squared
+    samples, positions = input_gram.shape[:2]
+    output_gram = output_gram.view(samples, -1, positions, positions)
+    traces = output_gram.diagonal(dim1=2, dim2=3).sum(-1) * input_gram.diagonal(dim1=1, dim2=2).sum(-1, keepdim=True)
+    squared = output_gram.mul_(input_gram.unsqueeze(1)).flatten(2).sum(-1)  # (N, L)
+    doubtful = traces > TRUST / torch.finfo(squared.dtype).eps * squared
     if doubtful.any():
-        index = doubtful.any(1).nonzero().squeeze(1)
-        squared = squared.index_copy(0, index, direct(index))
-    return squared
+        again = doubtful.any(1).nonzero().squeeze(1)
+        squared[again] = direct(again).view(len(again), -1)
+    return squared.flatten()

@@ -23,6 +23,7 @@ from tutorial_lib.gradients.rules.base import (
     SampleGradients,
     Use,
     autocast,
+    joined,
     parts,
     precise,
     scratch_numbers,
@@ -37,37 +38,45 @@ class OuterProducts(SampleGradients):
 
     Args:
         x: (N, I, T).
-        g: (N, L, O, T).
+        g: (M, O, T).
     """
 
     def __init__(self, x: Tensor, g: Tensor) -> None:
         self.x, self.g = precise(x), precise(g)
-        self.samples, self.labels, outputs, self.positions = g.shape
-        self.shape = (outputs, x.shape[1])
+        self.samples, inputs, self.positions = x.shape
+        self.labels = len(g) // len(x)
+        self.shape = (g.shape[1], inputs)
 
     def dense(self, first: int = 0, last: int | None = None) -> Tensor:
-        return self.g[first:last] @ self.x[first:last].mT.unsqueeze(1)
+        x, g = self._some(first, last)
+        return torch.bmm(g.reshape(len(x), -1, self.positions), x.mT).view(-1, *self.shape)
 
     def squared_norms(self) -> Tensor:
         outputs, inputs = self.shape
         T = self.positions
         if T == 1:
-            return squared_sum(self.g, keep=2) * squared_sum(self.x, keep=1).unsqueeze(1)
+            squared = squared_sum(self.x)
+            return squared_sum(self.g) * (squared if self.labels == 1 else squared.repeat_interleave(self.labels))
         if not gram_is_cheaper(direct=T * inputs * outputs, gram=T * T * (inputs + outputs), elementwise=2 * T * T):
             return super().squared_norms()
-        return torch.cat([
-            self._gram(*part) for part in parts(self.samples, (self.labels + 1) * T * T, scratch_numbers(self.x))
-        ])
+        ranges = parts(self.samples, (self.labels + 1) * T * T, scratch_numbers(self.x))
+        return joined([self._gram(*self._some(*part)) for part in ranges])
 
     def moments(self, reference: Tensor) -> tuple[Tensor, Tensor]:
         if self.positions > min(self.shape):
             return super().moments(reference)  # the gradients are small: form them once for both
         through = reference.view(self.shape).to(self.x.dtype) @ self.x  # the layer, with the reference as its weight
-        return (self.g * through.unsqueeze(1)).flatten(2).sum(-1), self.squared_norms()
+        products = self.g.view(self.samples, self.labels, -1) * through.view(self.samples, 1, -1)
+        return products.sum(-1).flatten(), self.squared_norms()
 
-    def _gram(self, first: int, last: int) -> Tensor:
-        x, g = self.x[first:last], self.g[first:last]
-        return gram_norms(x.mT @ x, g.mT @ g, lambda n: squared_sum(g[n] @ x[n].mT.unsqueeze(1), keep=2))
+    def _some(self, first: int, last: int | None) -> tuple[Tensor, Tensor]:
+        return self.x[first:last], self.g[first * self.labels : None if last is None else last * self.labels]
+
+    def _gram(self, x: Tensor, g: Tensor) -> Tensor:
+        by_sample = g.unflatten(0, (len(x), -1))
+        return gram_norms(
+            torch.bmm(x.mT, x), torch.bmm(g.mT, g), lambda n: squared_sum(OuterProducts(x[n], by_sample[n].flatten(0, 1)).dense())
+        )
 
 
 class Linear(Use):
@@ -81,10 +90,11 @@ class Linear(Use):
         return F.linear(x, self.parameters["weight"], self.parameters["bias"])
 
     def backward(self, x: Tensor, g: Tensor, needs_input_gradient: bool) -> tuple[Tensor | None, dict[str, SampleGradients]]:
+        labels = len(g) // len(x)
         gx = g @ self.parameters["weight"].to(g.dtype) if needs_input_gradient else None
         X = x.flatten(1, -2) if x.dim() > 2 else x.unsqueeze(1)  # (N, T, I)
-        G = g.flatten(2, -2) if g.dim() > 3 else g.unsqueeze(2)  # (N, L, T, O)
+        G = g.flatten(1, -2) if g.dim() > 2 else g.unsqueeze(1)  # (M, T, O)
         gradients: dict[str, SampleGradients] = {"weight": OuterProducts(X.mT, G.mT)}
         if self.parameters["bias"] is not None:
-            gradients["bias"] = Formed(precise(G).sum(2))
+            gradients["bias"] = Formed(precise(G).sum(1), labels)
         return gx, gradients
