@@ -181,6 +181,12 @@ def test_an_unknown_network_is_refused_before_anything_is_read(tmp_path, monkeyp
         load_study("cifar10").classifier("resnet21")
 
 
+@pytest.mark.parametrize("seed", [-1, 0.5, "0", None])
+def test_a_seed_is_a_whole_number(study, seed):
+    with pytest.raises(ValueError, match="seed must be a whole number from 0 on"):
+        study.classifier(seed=seed)
+
+
 @pytest.mark.parametrize("name", STUDIES)
 def test_recipes_are_trainings(name):
     study = load_study(name)

@@ -164,7 +164,7 @@ class Study:
             device: where the returned model lies. It is trained on a CUDA device if there is one.
 
         Raises:
-            ValueError: no such network.
+            ValueError: no such network, or a seed that is not a whole number from 0 on.
             DataUnavailable: it would have to be trained, and the training images are not on this machine.
         """
         from tutorial_lib.trained import trained_classifier  # models come after studies

@@ -12,6 +12,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+import numbers
 import os
 import sys
 import time
@@ -54,12 +55,14 @@ def shipped_file(study: Study, network: str, seed: int) -> Path:
 
 def trained_classifier(study: Study, network: str, seed: int, progress: bool) -> Classifier:
     """See :meth:`tutorial_lib.studies.Study.classifier`; the model is on the CPU, in evaluation mode."""
+    if not isinstance(seed, numbers.Integral) or seed < 0:
+        raise ValueError(f"seed must be a whole number from 0 on, got {seed!r}")
     with torch.random.fork_rng(devices=[]):  # these weights are only a form to fill
         model = build(network, study.num_classes, study.image_shape)
     shipped = shipped_file(study, network, seed)
     if shipped.exists():
         return _with_weights(model, load_checkpoint(shipped)[0])
-    config = recipe(study, network, seed)
+    config = recipe(study, network, int(seed))
     folder = cached_folder(study, network, config)
     state = _cached(folder)
     if state is None:

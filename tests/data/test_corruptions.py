@@ -360,6 +360,12 @@ def test_randomness_is_an_argument(grey, name):
         corrupt(grey, name, 1)
 
 
+@pytest.mark.parametrize("name", RANDOM)
+def test_a_seed_is_no_generator(grey, name):
+    with pytest.raises(TypeError, match=r"generator must be a torch.Generator, got 0; pass generator="):
+        corrupt(grey, name, 1, 0)
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in RANDOM])
 def test_the_others_need_no_generator(grey, name):
     assert torch.equal(corrupt(grey, name, 2), corrupt(grey, name, 2, seeded()))

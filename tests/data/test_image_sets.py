@@ -82,6 +82,8 @@ def test_subset_keeps_images_labels_and_sources_together():
         assert part.source.tolist() == [14, 11]
     assert images.subset(images.labels == 2).source.tolist() == [12, 15]
     assert len(images.subset([])) == 0
+    with pytest.raises(ValueError, match="indices must be a list of places or a mask, got 5"):
+        images.subset(5)
 
 
 def test_sample_draws_without_replacement_and_repeats_itself():

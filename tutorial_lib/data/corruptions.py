@@ -76,7 +76,7 @@ def corrupt(
         Images of the same shape, type and device, in [0, 1].
 
     Raises:
-        TypeError: ``uint8`` images; convert them with ``as_float``.
+        TypeError: ``uint8`` images (convert them with ``as_float``), a number in place of a generator.
         ValueError: unknown name or level, images that are not N×C×H×W in [0, 1], no generator where one is needed.
 
     >>> corrupt(torch.full((1, 3, 2, 2), 0.4), "exposure", 3).unique()
@@ -112,8 +112,11 @@ def corruption_names(channels: int) -> tuple[str, ...]:
 
 
 def _seeds(generator: torch.Generator | None, count: int, name: str) -> list[int]:
+    how = "pass generator=torch.Generator().manual_seed(0), say"
     if generator is None:
-        raise ValueError(f"{name} draws random numbers; pass generator=torch.Generator().manual_seed(0), say")
+        raise ValueError(f"{name} draws random numbers; {how}")
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator, got {generator!r}; {how}")
     return torch.randint(2**63 - 1, (count,), generator=generator, device=generator.device).tolist()
 
 

@@ -153,6 +153,8 @@ class ImageSet:
     def subset(self, indices: torch.Tensor | Sequence[int]) -> ImageSet:
         """The images at ``indices`` (integers in any order, or a boolean mask), as a set of its own."""
         index = torch.as_tensor(indices)
+        if index.ndim != 1:
+            raise ValueError(f"indices must be a list of places or a mask, got {indices!r}")
         if index.dtype != torch.bool:
             index = index.long()
         return replace(self, images=self.images[index], labels=self.labels[index], source=self.source[index])
