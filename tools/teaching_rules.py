@@ -55,11 +55,17 @@ def checks_speak_to_the_learner(notebook: NotebookNode) -> list[str]:
         wrong += [
             f"the check in cell {position}, line {node.lineno}: no message" for node in claims if node.msg is None
         ]
-        if not tree.body or not ast.unparse(tree.body[-1]).lstrip("f").startswith(
-            ("print('Right: ", "print(f'Right: ")
-        ):
+        if not tree.body or not _says_right(tree.body[-1]):
             wrong.append(f'the check in cell {position} does not end with print("Right: ...")')
     return wrong
+
+
+def _says_right(statement: ast.stmt) -> bool:
+    call = statement.value if isinstance(statement, ast.Expr) else None
+    if not (isinstance(call, ast.Call) and getattr(call.func, "id", "") == "print" and call.args):
+        return False
+    words = call.args[0].values[0] if isinstance(call.args[0], ast.JoinedStr) else call.args[0]
+    return isinstance(words, ast.Constant) and str(words.value).startswith("Right: ")
 
 
 def quiz_gives_reasons(notebook: NotebookNode) -> list[str]:
