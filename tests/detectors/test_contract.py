@@ -383,8 +383,12 @@ def test_challenging_images_of_another_shape_are_refused(model, known):
 
 
 def test_the_reference_is_used_or_refused(model, study, known, strange):
-    with pytest.raises(ValueError, match="no reference"):
+    with pytest.raises(ValueError, match="Purview compares with no reference"):
         Purview(model).fit(known, strange[0], study.train)
+    with pytest.raises(ValueError, match="KNN compares with no reference"):
+        KNN(model).fit(known, reference=study.train)
+    with pytest.raises(ValueError, match="known images are 1x8x8, reference ones 1x4x4"):
+        GradientFusion(model).fit(known, reference=torch.rand(50, 1, 4, 4))
     detector = MahalanobisEnsemble(model).fit(known, strange[0], study.train)
     expected = torch.stack([model.features(study.train.float())[study.train.labels == c].mean(0) for c in range(8)])
     torch.testing.assert_close(detector._gaussians[-1].means, expected.double(), rtol=1e-4, atol=1e-5)

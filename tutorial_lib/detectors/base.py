@@ -51,6 +51,12 @@ class Detector(ABC):
     requires_fit: ClassVar[bool] = False
     """Must ``fit`` come before ``predict``?"""
 
+    from_training_images: ClassVar[bool] = False
+    """May ``fit`` be given the network's own training images, as in the detector's paper?"""
+
+    uses_reference: ClassVar[bool] = False
+    """Does ``fit`` take a further set of labelled known images, the training images in the papers?"""
+
     batch_size: int = 256
     """Images that go through the model together. A matter of memory; the scores do not depend on it."""
 
@@ -80,7 +86,7 @@ class Detector(ABC):
             return "none"
         return "same" if test_set in self.challenging_names or "unnamed" in self.challenging_names else "other"
 
-    def fit(self, known: Images, challenging: None = None) -> Self:
+    def fit(self, known: Images, challenging: None = None, reference: Images | None = None) -> Self:
         """Learn what known images look like; with detectors that learn nothing, do nothing.
 
         Args:
@@ -89,17 +95,23 @@ class Detector(ABC):
                 on, unless the detector
                 says otherwise: on those, it is surer than it will ever be again.
             challenging: must be left out. The argument is there to refuse it with a reason.
+            reference: labelled training images, for detectors with `uses_reference`.
 
         Returns:
             the detector itself.
         """
         if challenging is not None:
             raise ValueError(f"{self._name} learns from known images alone; leave the challenging ones out of fit")
+        self._check_reference(reference)
         if not self.requires_fit:
             return self
         images, labels = without_unknown(*read_images(known, "known")[:2])
         self._check(images)
         self._fitted_shape = None
+        if reference is not None:
+            base, base_labels = without_unknown(*read_images(reference, "reference")[:2])
+            self._check_like(base, images, "reference")
+            self._fit_reference(base, base_labels)
         self._fit(images, labels)
         self._fitted_shape = tuple(images.shape[1:])
         return self
@@ -143,6 +155,9 @@ class Detector(ABC):
     def _fit(self, images: Tensor, labels: Tensor | None) -> None:  # noqa: B027 (what learns nothing needs none)
         """Learn from known images (N, C, H, W), still as they came, and their labels (N,) >= 0 or None."""
 
+    def _fit_reference(self, images: Tensor, labels: Tensor | None) -> None:  # noqa: B027 (few take a reference)
+        """Learn from the reference images (N, C, H, W), as they came, and their labels; called before the other two."""
+
     @contextmanager
     def _guarded(self) -> Iterator[None]:
         """Evaluation mode and no gradients inside the block, even in a caller's inference mode; then all as before."""
@@ -164,6 +179,15 @@ class Detector(ABC):
         mean = getattr(getattr(self.model, "normalize", None), "mean", None)
         check_images(images, channels=mean.numel() if isinstance(mean, Tensor) else None)
 
+    def _check_like(self, images: Tensor, known: Tensor, name: str) -> None:
+        self._check(images)
+        if images.shape[1:] != known.shape[1:]:
+            raise ValueError(f"known images are {_by(known.shape[1:])}, {name} ones {_by(images.shape[1:])}")
+
+    def _check_reference(self, reference: Images | None) -> None:
+        if reference is not None and not self.uses_reference:
+            raise ValueError(f"{self._name} compares with no reference images; leave them out of fit")
+
     @property
     def _name(self) -> str:
         return type(self).__name__
@@ -178,9 +202,6 @@ class SupervisedDetector(Detector):
 
     supervised = True
     requires_fit = True
-
-    uses_reference: ClassVar[bool] = False
-    """Does ``fit`` measure images against a third set, labelled known ones?"""
 
     def fit(  # type: ignore[override]
         self, known: Images, challenging: Images | Sequence[ImageSet] | None = None, reference: Images | None = None
@@ -197,8 +218,7 @@ class SupervisedDetector(Detector):
         Returns:
             the detector itself.
         """
-        if reference is not None and not self.uses_reference:
-            raise ValueError(f"{self._name} compares with no reference images; leave them out of fit")
+        self._check_reference(reference)
         images, labels, _ = read_images(known, "known")
         if challenging is None:
             if labels is None or not bool((labels < 0).any()):
@@ -219,14 +239,6 @@ class SupervisedDetector(Detector):
         self._fit_both(images, labels, strange)
         self._fitted_shape, self.challenging_names = tuple(images.shape[1:]), names
         return self
-
-    def _check_like(self, images: Tensor, known: Tensor, name: str) -> None:
-        self._check(images)
-        if images.shape[1:] != known.shape[1:]:
-            raise ValueError(f"known images are {_by(known.shape[1:])}, {name} ones {_by(images.shape[1:])}")
-
-    def _fit_reference(self, images: Tensor, labels: Tensor | None) -> None:
-        """Learn from the reference images (N, C, H, W), as they came, and their labels; called before `_fit_both`."""
 
     @abstractmethod
     def _fit_both(self, images: Tensor, labels: Tensor | None, challenging: Tensor) -> None:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tutorial_lib.detectors.base import Detector, split
+from tutorial_lib.detectors.base import Detector, Images, split
 from tutorial_lib.detectors.energy import Energy
 from tutorial_lib.detectors.gradient_density import GradientDensity
 from tutorial_lib.detectors.knn import KNN
@@ -23,23 +23,27 @@ FEWEST = 20
 
 
 class Combination(Detector):
-    r"""Fisher's sum :math:`-\sum_i \log p_i` of the tail probabilities p_i of the detectors' scores.
+    r"""Fisher's sum :math:`-\sum_i w_i \log p_i` of the tail probabilities p_i of the detectors' scores.
 
-    p is the share of known images that score at least as high, see `Tail`. Scores of any unit become comparable, no
-    weight is chosen, and no unknown image is needed. Larger is stranger: an image is strange if one detector is very
-    surprised or several are somewhat.
+    p is the share of known images that score at least as high, see `Tail`. Scores of any unit become comparable, and no
+    unknown image is needed. Larger is stranger: an image is strange if one detector is very surprised or several are
+    somewhat.
 
     Args:
         detectors: of the same model, each learning from known images at most.
+        weights: w, one positive number a detector; all 1 if left out, as in Fisher's test. Two detectors that look at
+            the same thing can share one vote.
 
-    ``fit(known)`` wants images that the network was not trained on. Two thirds go to the detectors' own ``fit``, the
-    last third measures the
-    tails: on images that a detector was fitted to, its scores are too low. Challenging data seen in ``fit``: none.
+    ``fit(known, reference=train)`` wants known images that the network was not trained on. Two thirds go to the
+    detectors' own ``fit``, the last third measures the tails: on images that a detector was fitted to, its scores are
+    too low. Training images may be given as ``reference``: they then go to those detectors that a paper fits to them
+    (`from_training_images`). Challenging data seen in ``fit``: none.
     """
 
     requires_fit = True
+    uses_reference = True
 
-    def __init__(self, detectors: Sequence[Detector]) -> None:
+    def __init__(self, detectors: Sequence[Detector], weights: Sequence[float] | None = None) -> None:
         if not detectors:
             raise ValueError("there is nothing to combine: give at least one detector")
         super().__init__(detectors[0].model)
@@ -48,7 +52,15 @@ class Combination(Detector):
                 raise ValueError("all detectors must look at the same model")
             if detector.supervised:
                 raise ValueError(f"{type(detector).__name__} needs challenging images; a combination takes none")
+        weights = [1.0] * len(detectors) if weights is None else list(weights)
+        if len(weights) != len(detectors) or min(weights) <= 0:
+            raise ValueError(f"weights must be {len(detectors)} positive numbers, one a detector, got {weights}")
         self.detectors = list(detectors)
+        self.weights = weights
+        self._reference: Images | None = None
+
+    def _fit_reference(self, images: Tensor, labels: Tensor | None) -> None:
+        self._reference = images if labels is None else (images, labels)
 
     def _fit(self, images: Tensor, labels: Tensor | None) -> None:
         fitted, fitted_labels, held_out, _ = split(images, labels, 2 / 3)
@@ -56,43 +68,40 @@ class Combination(Detector):
             raise ValueError(
                 f"the tails need at least {FEWEST} held-out images, a third of known; got {len(images)} in all"
             )
+        own = fitted if fitted_labels is None else (fitted, fitted_labels)
         self._tails = []
         for detector in self.detectors:
-            detector.fit(fitted if fitted_labels is None else (fitted, fitted_labels))
+            trained = detector.from_training_images and self._reference is not None
+            detector.fit(self._reference if trained else own)  # type: ignore[arg-type]
             self._tails.append(Tail(detector.predict(held_out)))
+        self._reference = None
 
     def _score(self, images: Tensor) -> Tensor:
         surprises = [
-            tail.surprise(detector._score(images).double().cpu().numpy())
-            for detector, tail in zip(self.detectors, self._tails, strict=True)
+            weight * tail.surprise(detector._score(images).double().cpu().numpy())
+            for detector, tail, weight in zip(self.detectors, self._tails, self.weights, strict=True)
         ]
         return torch.from_numpy(np.sum(surprises, axis=0))
 
 
 class GradientFusion(Combination):
-    """Gradients, confidence and neighbours: `GradientDensity` for two labels, `Energy` and `KNN`, combined by their
-    tails.
+    """Gradients, confidence and neighbours with one vote each, combined by the tails of their scores.
 
-    The size and shape of gradients give away far shifts (textures, other alphabets, noise) that confidence misses;
-    confidence sees near ones (an unseen class) that gradients miss; none of the four needs to see an unknown image.
-    Larger is stranger.
+    The gradients' vote is shared by two labels of `GradientDensity`, uniform and all ones; confidence is the `Energy`,
+    neighbours are `KNN`. Gradients give away far shifts (textures, other alphabets, noise) that confidence misses;
+    confidence and neighbours see near ones (an unseen class) that gradients miss; none of them needs to see an unknown
+    image. Larger is stranger.
 
     Args:
         model: classifier with ``features(images)`` -> (N, D), such as `tutorial_lib.models.Classifier`.
         k: neighbour that `KNN` measures to.
 
-    ``fit(known)`` as in `Combination`. Challenging data seen in ``fit``: none.
+    ``fit(known, reference=train)`` as in `Combination`. Challenging data seen in ``fit``: none.
     """
 
     def __init__(self, model: nn.Module, k: int = 10) -> None:
-        super().__init__(
-            [
-                GradientDensity(model, "uniform", "ce"),
-                GradientDensity(model, "ones", "bce"),
-                Energy(model),
-                KNN(model, k),
-            ]
-        )
+        gradients = [GradientDensity(model, "uniform", "ce"), GradientDensity(model, "ones", "bce")]
+        super().__init__([*gradients, Energy(model), KNN(model, k)], weights=[0.5, 0.5, 1, 1])
 
 
 class Tail:

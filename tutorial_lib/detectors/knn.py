@@ -34,6 +34,7 @@ class KNN(Detector):
     """
 
     requires_fit = True
+    from_training_images = True
 
     def __init__(self, model: nn.Module, k: int = 10) -> None:
         super().__init__(model)

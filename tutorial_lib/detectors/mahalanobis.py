@@ -38,6 +38,7 @@ class Mahalanobis(Detector):
     """
 
     requires_fit = True
+    from_training_images = True
 
     def __init__(self, model: nn.Module, epsilon: float = 0.0) -> None:
         super().__init__(model)

@@ -34,6 +34,7 @@ class RelativeMahalanobis(Detector):
     """
 
     requires_fit = True
+    from_training_images = True
 
     def _fit(self, images: Tensor, labels: Tensor | None) -> None:
         labels = needed(labels, self)
