@@ -171,7 +171,7 @@ def questions(notebook: NotebookNode) -> list[Question]:
     Raises:
         ChapterError: an option without a verdict or a reason, or without the empty lines that Markdown needs.
     """
-    found = []
+    found: list[Question] = []
     for position, cell in enumerate(notebook.cells):
         if "quiz" in tags(cell):
             found.extend(_questions(cell.source, position))
@@ -181,7 +181,8 @@ def questions(notebook: NotebookNode) -> list[Question]:
 def _questions(source: str, position: int) -> Iterator[Question]:
     if source.count("<details>") != source.count("</details>"):
         raise ChapterError(f"quiz in cell {position}: a <details> is not closed")
-    text, options, end = "", [], 0
+    text, end = "", 0
+    options: list[Option] = []
     for piece in DETAILS.finditer(source):
         between = source[end : piece.start()].strip()
         if between:

@@ -107,7 +107,7 @@ def deck_html(notebook: NotebookNode, page: BeautifulSoup, docname: str, glued: 
     heading = page.find("h1")
     name = _without_anchor(heading).get_text().strip() if heading else chapters.title(notebook)
     course = page.find("meta", property="og:site_name")
-    footer = course["content"] if course else _course_name(page)
+    footer = str(course["content"]) if course else _course_name(page)
     stacks: list[list[list[str]]] = [[[f'<h1>{html.escape(name)}</h1>\n<p class="course">{html.escape(footer)}</p>']]]
     for position, cell in enumerate(notebook.cells):
         kind = chapters.slide_type(cell)
@@ -146,7 +146,7 @@ def deck_html(notebook: NotebookNode, page: BeautifulSoup, docname: str, glued: 
     )
     template = (Path(__file__).parent / "templates" / "deck.html").read_text(encoding="utf-8")
     values = {
-        "language": html.escape(page.html.get("lang", "en") if page.html else "en"),
+        "language": html.escape(str(page.html.get("lang", "en")) if page.html else "en"),
         "title": html.escape(f"{name} · slides"),
         "footer": html.escape(footer),
         "page": f"../{docname}.html",
@@ -208,10 +208,8 @@ def _for_slide(node: Tag) -> Tag:
         anchor.decompose()
     for caption in node.find_all("figcaption"):
         caption.decompose()
-    for details in [
-        *node.select("details.hide"),
-        *([node] if node.name == "details" and "hide" in node.get("class", []) else []),
-    ]:
+    itself = [node] if node.name == "details" and "hide" in node.get_attribute_list("class") else []
+    for details in [*node.select("details.hide"), *itself]:
         if details.summary:
             details.summary.decompose()
         details.name = "div"
@@ -235,8 +233,8 @@ def _lead_back(article: Tag, docname: str) -> None:
     folder = docname.rpartition("/")[0]
     for attribute, element in [("href", "a"), ("src", "img"), ("src", "iframe")]:
         for node in article.find_all(element):
-            address = node.get(attribute)
-            if address is None or urlsplit(address).scheme or address.startswith("//"):
+            address = str(node.get(attribute, ""))
+            if not address or urlsplit(address).scheme or address.startswith("//"):
                 continue
             if address.startswith("#"):
                 node[attribute] = f"{up}{docname}.html{address}"
@@ -283,7 +281,7 @@ def _math_scripts(page: BeautifulSoup) -> list[str]:
     """The scripts that draw formulas, as the page has them; the deck lies as deep in the book as the page."""
     scripts = []
     for script in page.find_all("script"):
-        if "mathjax" in (script.get("src", "") + (script.string or "")).lower():
+        if "mathjax" in f"{script.get('src')} {script.string}".lower():
             scripts.append(str(script))
     return scripts
 

@@ -50,7 +50,8 @@ def new_chapter(name: str, title: str | None = None, root: Path = chapters.ROOT)
     if taken:
         raise ValueError(f"number {match['number']} is taken by {taken[0].name}; choose another")
     planned = _planned(root, name, int(match["number"]))
-    title = title or (planned or {}).get("title") or name[3:].replace("_", " ").capitalize()
+    if title is None:
+        title = str(planned["title"]) if planned else name[3:].replace("_", " ").capitalize()
     path = root / "notebooks" / f"{name}.ipynb"
     path.parent.mkdir(exist_ok=True)
     text = (

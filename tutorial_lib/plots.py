@@ -18,6 +18,7 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -63,7 +64,7 @@ _STYLE: dict[str, Any] = {
     "savefig.facecolor": "white",
     "savefig.transparent": False,
     "axes.facecolor": "white",
-    "axes.prop_cycle": mpl.cycler(color=PALETTE),
+    "axes.prop_cycle": cycler(color=PALETTE),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": "#404040",
@@ -93,7 +94,8 @@ def use_style() -> None:
 
     Call it once, after the imports. It changes ``matplotlib.rcParams`` and nothing else.
     """
-    mpl.rcParams.update(_STYLE)
+    for name, value in _STYLE.items():
+        mpl.rcParams[name] = value  # type: ignore[index]  # matplotlib types its keys one by one
 
 
 def show_image(axes: Axes, image: Any, title: str | None = None, colour: str | None = None) -> None:

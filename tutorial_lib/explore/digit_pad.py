@@ -157,7 +157,8 @@ def measure(images: Tensor) -> tuple[float, float]:
 
 def _examples(model: Classifier, study: Study) -> list[tuple[str, Tensor]]:
     """Named images: of each shift the one the network is surest about, unknown digits first; then one of each class."""
-    near, other = [], []
+    near: list[tuple[str, Tensor]] = []
+    other: list[tuple[str, Tensor]] = []
     for name in study.available_shifts():
         images = study.shift(name).sample(min(64, len(study.shift(name))), seed=0)
         surest = int(predict_probabilities(model, images.float()).max(dim=1).values.argmax())
@@ -165,8 +166,8 @@ def _examples(model: Classifier, study: Study) -> list[tuple[str, Tensor]]:
         label = "" if kind == "far" else f" ({images.class_names[int(images.labels[surest])]})"
         (near if kind == "near" else other).append((f"{name.replace('_', ' ')}{label}", images.float()[surest]))
     known = []
-    for label, name in enumerate(study.class_names):
-        position = int((study.test.labels == label).nonzero()[0])
+    for number, name in enumerate(study.class_names):
+        position = int(study.test.labels.eq(number).nonzero()[0])
         known.append((f"known {name}", study.test.subset([position]).float()[0]))
     return [*near, *other, *known]
 
