@@ -286,15 +286,17 @@ def layers(panels: Mapping[str, tuple[Tensor, Mapping[str, Tensor]]]) -> Figure:
         low, typical, high = known
         depth = np.arange(len(typical))
         axis.fill_between(depth, low - typical, high - typical, color=KNOWN, alpha=0.25, linewidth=0)
-        axis.axhline(0, color=KNOWN)
+        axis.plot(depth, 0 * depth, color=KNOWN)
         ends = {"known": 0.0}
         for (name, median), marker in zip(strange.items(), "^vD<>sPX*p", strict=False):
             axis.plot(depth, median - typical, color=UNKNOWN, marker=marker, markeredgecolor="white", linewidth=1.5)
             ends[name.replace("_", " ")] = float(median[-1] - typical[-1])
         bottom, top = axis.get_ylim()
         for name, y in _apart(ends, 0.075 * (top - bottom)).items():
-            label_line(axis, depth[-1] * 1.04, y, name, KNOWN if name == "known" else UNKNOWN)
-        axis.set(xlim=(-0.03 * depth[-1], depth[-1] * 1.36), title=title, ylabel="squared norm,\nmultiple of typical")
+            colour = KNOWN if name == "known" else UNKNOWN
+            axis.plot(depth[-1] * np.array([1.01, 1.05]), [ends[name], y], color=colour, linewidth=0.8)
+            label_line(axis, depth[-1] * 1.06, y, name, colour)
+        axis.set(xlim=(-0.03 * depth[-1], depth[-1] * 1.38), title=title, ylabel="squared norm,\nmultiple of typical")
         powers = [power for power in np.log10([0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30]) if bottom <= power <= top]
         axis.set_yticks(powers, [f"{10**power:.2g}" for power in powers])
         _name_layers(axis, len(depth))
@@ -319,7 +321,7 @@ def scores(values: Mapping[str, Mapping[str, float]], title: str) -> Figure:
             markeredgecolor="white", label=name,
         )  # fmt: skip
     axes.axvline(0.5, color=MUTED, linestyle="dashed", linewidth=1)
-    axes.set(xlim=(-0.02, 1.02), ylim=(len(strangers) - 0.5, -0.5), title=title, xlabel="AUROC")
+    axes.set(xlim=(-0.02, 1.03), ylim=(len(strangers) - 0.5, -0.5), title=title, xlabel="AUROC")
     axes.set(yticks=range(len(strangers)), yticklabels=[name.replace("_", " ") for name in strangers])
     axes.legend(loc="upper center", bbox_to_anchor=(0.42, -0.72 / figure.get_figheight()), ncols=4, columnspacing=1.2)
     return figure
@@ -416,7 +418,7 @@ def verdict_table(tables: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Fi
         for (i, j), value in np.ndenumerate(cells):
             text = f"{value:.2f}".removeprefix("0") if value < 0.995 else "1"
             axis.text(
-                j, i, text, ha="center", va="center", fontsize=11, color="white" if abs(value - 0.5) > 0.35 else MODEL
+                j, i, text, ha="center", va="center", fontsize=11, color="white" if abs(value - 0.5) > 0.32 else MODEL
             )
         axis.set(yticks=range(len(table)), yticklabels=list(table), xticks=range(len(strangers)), title=title)
         axis.set_xticklabels(
