@@ -321,6 +321,7 @@ def page(folder, *pieces):
 
 
 def test_arrow_keys_move_the_picture_and_say_so(browser, tmp_path, one, two):
+    browser.get_log("browser")  # forget what other tests left
     browser.get(page(tmp_path, one, two))
     first, second = browser.find_elements(By.CSS_SELECTOR, ".explore")
     slider = first.find_element(By.TAG_NAME, "input")
