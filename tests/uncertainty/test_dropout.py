@@ -120,6 +120,14 @@ def test_dropout_before_the_head_shares_the_weights():
     assert next(wrapped.parameters()) is next(classifier.parameters())
 
 
+def test_features_computed_once_change_nothing(images):
+    torch.manual_seed(0)
+    wrapped = DropoutBeforeHead(build("lenet", 4, (1, 8, 8)), p=0.5).train()
+    one_by_one = mc_dropout_probabilities(nn.Sequential(wrapped), images, passes=3)
+    torch.testing.assert_close(mc_dropout_probabilities(wrapped, images, passes=3), one_by_one, rtol=1e-5, atol=1e-6)
+    assert wrapped.training and wrapped.model.training and wrapped.dropout.training
+
+
 def test_misuse_is_named(images):
     plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     with pytest.raises(ValueError, match="no dropout to sample from"):

@@ -9,6 +9,7 @@ from matplotlib.colors import to_rgb
 from tutorial_lib.plots import DATA_UNCERTAINTY, KNOWN, MODEL, MODEL_UNCERTAINTY, UNKNOWN
 from tutorial_lib.uncertainty.decomposition import Decomposition
 from tutorial_lib.uncertainty.pictures import (
+    draw_answers,
     draw_confidence_gap,
     draw_members,
     draw_parts,
@@ -60,6 +61,16 @@ def test_curves_of_uncertainty(axes):
     np.testing.assert_allclose(line_of(axes, DATA_UNCERTAINTY).get_ydata(), 0.2, atol=1e-6)
 
 
+def test_patches_are_put_together_and_answers_stand_where_they_belong(axes):
+    picture = torch.rand(1, 6, 9)
+    patches = torch.stack([picture[:, r : r + 3, c : c + 3] for r in (0, 3) for c in (0, 3, 6)])
+    draw_answers(axes, patches, 3, [None, None, None, None, "7", None])
+    np.testing.assert_allclose(axes.images[0].get_array(), picture[0], rtol=1e-6)
+    (box,) = axes.patches
+    assert (box.get_x(), box.get_y(), box.get_width(), box.get_height()) == (2.5, 2.5, 3, 3)
+    assert [text.get_text() for text in axes.texts] == ["7"]
+
+
 def test_members_are_drawn_as_they_are(axes):
     p = torch.rand(5, 4)
     draw_members(axes, p, ["0", "1", "2", "3"])
@@ -69,20 +80,22 @@ def test_members_are_drawn_as_they_are(axes):
 
 
 def test_bars_are_mean_data_then_mean_model_uncertainty(axes):
-    parts = [
-        Decomposition(torch.tensor([0.5, 1.5]), torch.tensor([0.1, 0.3]), torch.tensor([0.4, 1.2])),
-        Decomposition(torch.tensor([0.2, 0.2]), torch.tensor([0.2, 0.2]), torch.tensor([0.0, 0.0])),
-    ]
-    draw_parts(axes, ["strange", "known"], parts, [UNKNOWN, KNOWN])
+    parts = {
+        "strange": Decomposition(torch.tensor([0.5, 1.5]), torch.tensor([0.1, 0.3]), torch.tensor([0.4, 1.2])),
+        "known": Decomposition(torch.tensor([0.2, 0.2]), torch.tensor([0.2, 0.2]), torch.tensor([0.0, 0.0])),
+    }
+    draw_parts(axes, parts)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["known", "strange"]
+    assert [label.get_color() for label in axes.get_yticklabels()] == [KNOWN, UNKNOWN]
     widths = [bar.get_width() for bar in axes.patches]
-    assert widths == pytest.approx([0.2, 0.2, 0.8, 0.0])
+    assert widths == pytest.approx([0.2, 0.2, 0.0, 0.8])
     assert [bar.get_x() for bar in axes.patches] == pytest.approx([0, 0, 0.2, 0.2])
     assert {"1.00", "0.20"} <= {text.get_text() for text in axes.texts}
     assert axes.yaxis_inverted(), "the first set stands at the top"
 
 
 def test_gap_runs_from_accuracy_to_confidence(axes):
-    draw_confidence_gap(axes, ["known", "noise"], [0.9, 0.7], [0.8, None], [KNOWN, UNKNOWN])
+    draw_confidence_gap(axes, {"noise": 0.7, "known": 0.9}, {"known": 0.8, "noise": None})
     assert [list(line.get_xdata()) for line in axes.lines] == [[0.8, 0.9], [0, 0.7]]
     circles = [c for c in axes.collections if tuple(c.get_offsets()[0]) in {(0.8, 0), (0, 1)}]
     assert [tuple(c.get_facecolor()[0][:3]) for c in circles] == [to_rgb(KNOWN), (1, 1, 1)]

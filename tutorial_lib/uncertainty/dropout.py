@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from tutorial_lib.models.base import Classifier
-from tutorial_lib.models.predict import predict_logits, preserved
+from tutorial_lib.models.predict import predict_features, predict_logits, preserved
 
 _CHANNELS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 _UNKNOWN = (nn.AlphaDropout, nn.FeatureAlphaDropout)  # these replace units by a value other than zero
@@ -78,6 +78,10 @@ def mc_dropout_probabilities(
     """
     if passes < 2:
         raise ValueError(f"passes must be 2 or more to disagree, got {passes}")
+    if isinstance(model, DropoutBeforeHead) and not any(isinstance(m, _DropoutNd) for m in model.model.modules()):
+        # What lies before the only dropout is the same in every pass.
+        images = predict_features(model.model, images, batch_size)
+        model = nn.Sequential(model.dropout, model.model.head)
     generator = torch.Generator().manual_seed(seed)
     answers = []
     with preserved(model):

@@ -7,14 +7,23 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from tutorial_lib.plots import DATA_UNCERTAINTY, KNOWN, MODEL, MODEL_UNCERTAINTY, MUTED, UNKNOWN, label_line
+from tutorial_lib.plots import DATA_UNCERTAINTY, KNOWN, MODEL, MODEL_UNCERTAINTY, MUTED, UNKNOWN, label_line, show_image
 from tutorial_lib.uncertainty.decomposition import Decomposition
 from tutorial_lib.uncertainty.toy import LEFT_BAND, RIGHT_BAND, ToyData, noise_std, true_function
 
-__all__ = ["draw_confidence_gap", "draw_members", "draw_parts", "draw_passing", "draw_prediction", "draw_uncertainties"]
+__all__ = [
+    "draw_answers",
+    "draw_confidence_gap",
+    "draw_members",
+    "draw_parts",
+    "draw_passing",
+    "draw_prediction",
+    "draw_uncertainties",
+]
 
 
 def draw_prediction(
@@ -80,86 +89,97 @@ def draw_uncertainties(
     axes.set(xlim=(-1.5, 1.5), ylim=(0, 1.45), xlabel="x", ylabel="standard\ndeviation")
 
 
-def draw_members(axes: Axes, probabilities: Tensor, class_names: Sequence[str]) -> None:
+def draw_answers(axes: Axes, patches: Tensor, columns: int, answers: Sequence[str | None]) -> None:
+    """Patches of a picture put together again; a box with the answer around each that has one.
+
+    Args:
+        axes: where to draw.
+        patches: (N, C, S, S), row by row, in [0, 1] or ``uint8``.
+        columns: patches in a row; divides N.
+        answers: N short texts, None for a patch without a box.
+    """
+    size = patches.shape[-1]
+    rows = patches.unflatten(0, (-1, columns))  # (rows, columns, C, S, S)
+    show_image(axes, rows.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2))
+    for number, answer in enumerate(answers):
+        if answer is None:
+            continue
+        top, left = number // columns * size - 0.5, number % columns * size - 0.5
+        axes.add_patch(Rectangle((left, top), size, size, fill=False, edgecolor=UNKNOWN, linewidth=2))
+        box = {"color": UNKNOWN, "pad": 1.5, "lw": 0}
+        axes.text(left, top, answer, color="white", fontsize=10 if len(answer) < 3 else 5, va="top", bbox=box)
+
+
+def draw_members(axes: Axes, probabilities: Tensor, class_names: Sequence[str], title: str = "") -> None:
     """What every member says of one input: a row a member, a column a class, the darker the more probable.
 
     Args:
         axes: where to draw.
         probabilities: (M, K).
         class_names: K names.
+        title: a few words above.
     """
     members, classes = probabilities.shape
-    axes.imshow(_grid(probabilities), cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="none")
+    values = probabilities.detach().cpu().numpy().astype(np.float64)
+    axes.imshow(values, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="none")
     axes.set_xticks(range(classes), class_names, rotation=90 if max(map(len, class_names)) > 2 else 0)
     axes.set_yticks([])
     axes.tick_params(length=0)
     axes.set_xticks(np.arange(0.5, classes - 1), minor=True)
     axes.set_yticks(np.arange(0.5, members - 1), minor=True)
-    axes.grid(which="minor", color="white", lw=1.5)
+    axes.grid(which="minor", color="white", lw=1.5 if members <= 10 else 0.5)
     axes.tick_params(which="minor", length=0)
+    axes.set_title(title, loc="center", fontsize=11)
     for spine in axes.spines.values():
         spine.set(visible=True, color=MUTED)
 
 
-def draw_parts(axes: Axes, names: Sequence[str], parts: Sequence[Decomposition], colours: Sequence[str]) -> None:
-    """Mean uncertainty of several sets of inputs, a bar each: data uncertainty, then model uncertainty.
+def draw_parts(axes: Axes, parts: Mapping[str, Decomposition], known: Sequence[str] = ("known",)) -> None:
+    """Mean uncertainty of several sets of inputs, a bar each, the least at the top: data, then model uncertainty.
 
     Args:
         axes: where to draw.
-        names: of the sets, from top to bottom.
-        parts: what :func:`tutorial_lib.uncertainty.decomposition.decompose_classification` said of each.
-        colours: of the names.
+        parts: what :func:`tutorial_lib.uncertainty.decomposition.decompose_classification` said of each set.
+        known: names of the sets that the model knows; they are blue, the others orange.
     """
-    aleatoric, epistemic = (
-        np.array([float(getattr(p, part).mean()) for p in parts]) for part in ("aleatoric", "epistemic")
-    )
-    places = np.arange(len(names))
+    names = sorted(parts, key=lambda name: float(parts[name].total.mean()))
+    aleatoric = np.array([float(parts[name].aleatoric.mean()) for name in names])
+    epistemic = np.array([float(parts[name].epistemic.mean()) for name in names])
+    places, ends = np.arange(len(names)), aleatoric + epistemic
     axes.barh(places, aleatoric, height=0.62, color=DATA_UNCERTAINTY, alpha=0.75)
-    axes.barh(
-        places,
-        epistemic,
-        height=0.62,
-        left=aleatoric,
-        color=MODEL_UNCERTAINTY,
-        alpha=0.75,
-        hatch="///",
-        edgecolor="white",
-    )
-    for place, end in enumerate((aleatoric + epistemic).tolist()):
+    bars = axes.barh(places, epistemic, height=0.62, left=aleatoric, color=MODEL_UNCERTAINTY, alpha=0.75)
+    for bar in bars:
+        bar.set(hatch="///", edgecolor="white")
+    for place, end in enumerate(ends.tolist()):
         axes.text(end + 0.02, place, f"{end:.2f}", va="center", fontsize=11)
-    longest = int(np.argmax(aleatoric + epistemic))
-    middles = aleatoric[longest] / 2, aleatoric[longest] + epistemic[longest] / 2
+    middles = aleatoric[-1] / 2, aleatoric[-1] + epistemic[-1] / 2  # both words fit into the longest bar
     for middle, word, colour in zip(middles, ("data", "model"), (DATA_UNCERTAINTY, MODEL_UNCERTAINTY), strict=True):
         box = {"color": colour, "pad": 1.5, "lw": 0}
-        axes.text(middle, longest, word, color="white", ha="center", va="center", fontsize=11, bbox=box)
-    _named_rows(axes, names, colours)
-    axes.set(xlabel="mean uncertainty in nats", xlim=(0, 1.18 * float((aleatoric + epistemic).max())))
+        axes.text(middle, places[-1], word, color="white", ha="center", va="center", fontsize=11, bbox=box)
+    _named_rows(axes, names, known)
+    axes.set(xlabel="mean uncertainty in nats", xlim=(0, 1.18 * float(ends.max())))
 
 
-def draw_confidence_gap(
-    axes: Axes,
-    names: Sequence[str],
-    confidence: Sequence[float],
-    accuracy: Sequence[float | None],
-    colours: Sequence[str],
-) -> None:
+def draw_confidence_gap(axes: Axes, confidence: Mapping[str, float], accuracy: Mapping[str, float | None]) -> None:
     """Mean confidence beside accuracy, a row a set of inputs; the bar between them is confidence that is not earned.
+
+    The known set is at the top, in blue; the others follow, the most confident first.
 
     Args:
         axes: where to draw.
-        names: of the sets, from top to bottom.
-        confidence: mean confidence of each, in [0, 1].
-        accuracy: share of right answers of each, in [0, 1]; None where no answer can be right, drawn hollow at zero.
-        colours: of the names.
+        confidence: mean confidence of every set, in [0, 1]; one of them is called ``"known"``.
+        accuracy: share of right answers, in [0, 1]; None where no answer can be right, drawn hollow at zero.
     """
-    for place, (sure, right, colour) in enumerate(zip(confidence, accuracy, colours, strict=True)):
+    names = sorted(confidence, key=lambda name: (name != "known", -confidence[name]))
+    for place, name in enumerate(names):
+        sure, right, colour = confidence[name], accuracy[name], KNOWN if name == "known" else UNKNOWN
         axes.plot([right or 0, sure], [place, place], color=colour, lw=5, alpha=0.35, solid_capstyle="butt", zorder=1)
         face = "white" if right is None else colour
         axes.scatter(right or 0, place, s=70, marker="o", facecolor=face, edgecolor=colour, linewidth=1.8, zorder=3)
         axes.scatter(sure, place, s=60, marker="s", color=MODEL, zorder=2)
-    label_line(axes, accuracy[0] or 0, -0.62, "right", colours[0], ha="right")
-    label_line(axes, confidence[0], -0.62, " confident", MODEL, ha="left")
-    _named_rows(axes, names, colours)
+    label_line(axes, accuracy["known"] or 0, -0.62, "right", KNOWN, ha="right")
+    label_line(axes, confidence["known"], -0.62, " confident", MODEL, ha="left")
+    _named_rows(axes, names, ("known",))
     axes.set(xlim=(-0.03, 1.2), ylim=(len(names) - 0.5, -1), xticks=np.linspace(0, 1, 6))
     axes.set_xlabel("accuracy (circle), mean confidence (square)")
 
@@ -186,17 +206,13 @@ def draw_passing(axes: Axes, confidences: Mapping[str, ArrayLike], sure: float =
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="share of images above it")
 
 
-def _named_rows(axes: Axes, names: Sequence[str], colours: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), names)
-    for label, colour in zip(axes.get_yticklabels(), colours, strict=True):
-        label.set_color(colour)
+def _named_rows(axes: Axes, names: Sequence[str], known: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
+    for name, label in zip(names, axes.get_yticklabels(), strict=True):
+        label.set_color(KNOWN if name in known else UNKNOWN)
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-
-
-def _grid(values: Tensor) -> np.ndarray:
-    return values.detach().cpu().numpy().astype(np.float64)
 
 
 def _flat(values: ArrayLike) -> np.ndarray:
