@@ -1,6 +1,7 @@
 """What the book needs from Sphinx beyond Jupyter Book: a small extension, named in ``_config.yml``.
 
-* ``{course-map}``: the map of the course, drawn when the page is built;
+* ``{course-map}``: the map of the course, drawn when the page is built; every chapter ends with it, too, and there it
+  shows where the reader is;
 * the Colab badge of a notebook, a picture from the net, becomes a link made of text, so that pages read offline;
 * figures are numbered by chapter (Figure 11.3), after the number in the name of the notebook;
 * citations read "Guo et al. (2017)", with round brackets.
@@ -63,6 +64,13 @@ class TextBadge(SphinxTransform):
                 link.replace(image, nodes.Text(image.get("alt") or "Open In Colab"))
 
 
+def show_where_the_reader_is(app: Sphinx, document: nodes.document, page: str) -> None:
+    """End a chapter with the map of the course, this chapter marked."""
+    if _CHAPTER.match(page):
+        drawing = draw(link_prefix="../" * page.count("/"), here=page.rpartition("/")[2])
+        document.append(nodes.raw("", f'<nav class="you-are-here" aria-label="Course">{drawing}</nav>', format="html"))
+
+
 def number_figures_by_chapter(app: Sphinx, env: BuildEnvironment) -> list[str]:
     """Give figures the numbers chapter.1, chapter.2, …; Sphinx has numbered them through the whole book.
 
@@ -84,6 +92,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     register_plugin("sphinxcontrib.bibtex.style.referencing", "author_year_round", RoundAuthorYear)
     app.add_directive("course-map", CourseMap)
     app.add_transform(TextBadge)
+    app.connect("doctree-resolved", show_where_the_reader_is)
     # After Sphinx's own numbering, which listens to the same event with the default priority of 500.
     app.connect("env-get-updated", number_figures_by_chapter, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

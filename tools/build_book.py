@@ -148,6 +148,18 @@ def sources_key(keys: dict[str, str]) -> str:
     return digest.hexdigest()
 
 
+def frame_key() -> str:
+    """Hash of what shapes every page: packages, extensions, templates, settings, the plan of the chapters."""
+    digest = hashlib.sha256(environment_key().encode())
+    files = [ROOT / name for name in ("_config.yml", "_toc.yml", "pyproject.toml", "book/chapters.yml")]
+    files += sorted((ROOT / "tools").glob("*.py")) + sorted((ROOT / "book" / "_templates").glob("*"))
+    for path in files:
+        if path.is_file():
+            digest.update(path.read_bytes() + b"\0")
+    digest.update("\0".join(pages()).encode())
+    return digest.hexdigest()
+
+
 def forget(page: str) -> None:
     """Make the next build execute a notebook again: drop it from the cache and its page from what Sphinx has read."""
     if CACHE.is_dir():
@@ -189,8 +201,9 @@ def build() -> int:
     known = {page: key for page, key in keys.items() if before.get("keys", {}).get(page) == key}
     for page in keys.keys() - known.keys():
         forget(page)
-    # Another version of Sphinx stumbles over the pages that this one has read.
-    if not before.get("passed") or before.get("environment") != environment_key():
+    # Sphinx notices a changed page, but neither a changed extension nor that its own version is another.
+    frame = frame_key()
+    if not before.get("passed") or before.get("frame") != frame:
         shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
     shutil.rmtree(HTML / "reports", ignore_errors=True)
     BUILD.mkdir(exist_ok=True)
@@ -207,7 +220,7 @@ def build() -> int:
         page: key for page, key in keys.items() if passed or not any(text.startswith(f"{page}:") for text in problems)
     }
     STATE.write_text(
-        json.dumps({"keys": good, "sources": sources, "environment": environment_key(), "passed": passed}),
+        json.dumps({"keys": good, "sources": sources, "frame": frame, "passed": passed}),
         encoding="utf-8",
     )
     verdict = f"The book is in {HTML / 'index.html'}" if passed else "The book was NOT built: see the warnings above"

@@ -146,19 +146,23 @@ def _station(
     anchor: str,
 ) -> str:
     state = "written" if chapter.exists else "planned"
+    ring, current = "", ""
     if chapter.name == here:
         state += " map-here"
+        ring = f'<circle class="map-ring" cx="{x}" cy="{y}" r="{_RADIUS + 6}"/>'
+        current = ' aria-current="page"'
     words = "".join(
         f'<tspan x="{label_x}" dy="{0 if row == 0 else 19}">{escape(text)}</tspan>' for row, text in enumerate(label)
     )
     drawing = (
-        f'<circle class="map-station" cx="{x}" cy="{y}" r="{_RADIUS}"/>'
+        f'{ring}<circle class="map-station" cx="{x}" cy="{y}" r="{_RADIUS}"/>'
         f'<text class="map-number" x="{x}" y="{y + 5.5}" text-anchor="middle">{chapter.number}</text>'
         f'<text class="map-label" x="{label_x}" y="{label_y}" text-anchor="{anchor}">{words}</text>'
     )
     if chapter.exists:
         link = f"{link_prefix}{chapter.path.removesuffix('.ipynb')}.html"
-        drawing = f'<a href="{link}" aria-label="Chapter {chapter.number}: {escape(chapter.title)}">{drawing}</a>'
+        words = f"Chapter {chapter.number}: {escape(chapter.title)}"
+        drawing = f'<a href="{link}" aria-label="{words}"{current}>{drawing}</a>'
     return f'<g class="map-{chapter.line} map-{state}">{drawing}</g>'
 
 

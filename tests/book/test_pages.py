@@ -157,6 +157,14 @@ def test_welcome_page_maps_the_course(book):
     assert len(soup(page).select(".course-map svg")) == 2
 
 
+def test_every_chapter_shows_where_its_reader_is(chapter):
+    drawings = soup(chapter).select("nav.you-are-here svg")
+    assert len(drawings) == 2
+    for drawing in drawings:
+        here = [link["href"] for link in drawing.select('a[aria-current="page"]')]
+        assert [Path(link).name for link in here] == [chapter.name]
+
+
 def test_the_front_door_opens_the_welcome_page(book):
     door = soup(book / "index.html")
     assert f"{PAGES[0]}.html" in str(door)
