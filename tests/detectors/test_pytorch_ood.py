@@ -1,11 +1,14 @@
 """The same network, the same images, pytorch-ood's detector and ours."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+from tutorial_lib import load_study
 from tutorial_lib.detectors import (
     KNN,
     MSP,
@@ -101,3 +104,19 @@ def test_our_metrics_take_their_scores(model, study, strange):
 def test_our_detectors_take_their_loaders(model, study, loader):
     ours = Mahalanobis(model).fit(loader).predict(study.test)
     np.testing.assert_allclose(ours, Mahalanobis(model).fit(study.train).predict(study.test), rtol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("TUTORIAL_DATA"), reason="needs CIFAR-10 and SVHN under TUTORIAL_DATA")
+@pytest.mark.parametrize("name", PAIRS)
+def test_scores_agree_on_real_images(name):
+    study = load_study("cifar10")
+    model = study.classifier()
+    train, known, unknown = study.train.sample(2000), study.test.sample(300), study.shift("svhn").sample(300)
+    ours, reference = (make(model) for make in PAIRS[name])
+    ours.fit(train)
+    if reference.requires_fit:
+        reference.fit(DataLoader(TensorDataset(train.float(), train.labels), batch_size=250))
+    with torch.no_grad():
+        other = auroc(*(reference.predict(images.float()).detach() for images in (known, unknown)))
+    assert auroc(ours.predict(known), ours.predict(unknown)) == pytest.approx(other, abs=0.002)
