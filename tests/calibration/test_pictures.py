@@ -48,11 +48,14 @@ def test_an_error_stands_at_its_value_and_all_of_chance_is_in_view(axes):
 
 
 def test_each_network_has_a_mark_a_seed_and_its_name(axes):
-    draw_promises(axes, {"small": [(0.8, 0.9), (0.82, 0.93)], "large": [(0.9, 0.9)]}, low=0.7)
+    draw_promises(axes, {"small": [(0.8, 0.9), (0.82, 0.93)], "large": [(0.9, 0.9)]})
     marks = [line for line in axes.lines if line.get_marker() in ("s", "D")]
     np.testing.assert_allclose(np.column_stack(marks[0].get_data()), [[0.8, 0.9], [0.82, 0.93]])
     assert words(axes) == ["small", "large"]
     assert axes.get_xlim() == axes.get_ylim() == (0.7, 1)
+    left, right = axes.texts
+    assert left.get_position()[0] < 0.8 and left.get_ha() == "right"  # above the diagonal: on its far side
+    assert right.get_position()[0] > 0.9 and right.get_ha() == "left"
 
 
 def test_the_worst_corruption_is_named_and_the_thick_line_is_the_mean(axes):

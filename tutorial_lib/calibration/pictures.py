@@ -73,20 +73,21 @@ def draw_against_chance(axes: Axes, measured: float, interval: tuple[float, floa
     axes.spines["left"].set_visible(False)
 
 
-def draw_promises(axes: Axes, networks: Mapping[str, Sequence[tuple[float, float]]], low: float) -> None:
+def draw_promises(axes: Axes, networks: Mapping[str, Sequence[tuple[float, float]]]) -> None:
     """Mean confidence against accuracy of several networks, one mark a seed; the diagonal is a promise kept.
 
     Args:
         axes: where to draw.
         networks: name to (accuracy, mean confidence) of each seed; at most three networks.
-        low: where both axes begin.
     """
+    lowest = min(min(pair) for pairs in networks.values() for pair in pairs)
+    low = max(0.0, np.floor(10 * lowest - 0.5) / 10)  # at least half a step below the lowest mark
     axes.plot([low, 1], [low, 1], color=MUTED, linewidth=1, zorder=0)
     styles = ((MODEL, "s"), (MODEL_UNCERTAINTY, "D"), (UNKNOWN, "^"))
     for (name, pairs), (colour, marker) in zip(networks.items(), styles, strict=False):
         points = np.array(pairs)
         axes.plot(*points.T, marker, color=colour, markersize=8)
-        above = points[:, 1].mean() > points[:, 0].mean() + 0.03
+        above = points[:, 1].mean() > points[:, 0].mean() + 0.02  # the label keeps off the diagonal
         side = points[:, 0].min() - 0.015 if above else points[:, 0].max() + 0.015
         label_line(axes, side, points[:, 1].mean(), name, colour, ha="right" if above else "left")
     axes.set(xlim=(low, 1), ylim=(low, 1), xlabel="accuracy", ylabel="mean confidence", aspect="equal")
