@@ -94,7 +94,9 @@ def label_bars(
             axis.text(0.99, 1, f"|u|² = {np.square(demand).sum():.2g}", transform=axis.transAxes, ha="right", va="top")
         row[0].set_ylabel(label, rotation=0, ha="right", va="center")
     for axis in axes[-1]:
-        axis.set(xticklabels=classes, xlabel="class")
+        long = max(len(name) for name in classes) > 2
+        axis.set_xticklabels(classes, rotation=90 if long else 0)
+        axis.set_xlabel("class")
     return figure
 
 
@@ -289,7 +291,10 @@ def layers(panels: Mapping[str, tuple[Tensor, Mapping[str, Tensor]]]) -> Figure:
         axis.plot(depth, 0 * depth, color=KNOWN)
         ends = {"known": 0.0}
         for (name, median), marker in zip(strange.items(), "^vD<>sPX*p", strict=False):
-            axis.plot(depth, median - typical, color=UNKNOWN, marker=marker, markeredgecolor="white", linewidth=1.5)
+            axis.plot(
+                depth, median - typical, color=UNKNOWN, linewidth=1.5, marker=marker, markeredgecolor="white",
+                markersize=6 if len(depth) < 12 else 3,
+            )  # fmt: skip
             ends[name.replace("_", " ")] = float(median[-1] - typical[-1])
         bottom, top = axis.get_ylim()
         for name, y in _apart(ends, 0.075 * (top - bottom)).items():
@@ -467,8 +472,8 @@ def _ends(values: np.ndarray) -> np.ndarray:
 
 
 def _plain_multiples(axis: plt.Axes, reach: float) -> None:
-    steps = [step for step in (1 / 100, 1 / 30, 0.1, 0.3, 1, 3, 10, 30, 100) if 1 / reach <= step <= reach]
-    axis.set_yticks(steps, [f"{step:.2g}" for step in steps])
+    steps = [step for step in (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100) if 1 / reach <= step <= reach]
+    axis.set_yticks(steps, [f"{step:.1g}" if step < 0.1 else f"{step:g}" for step in steps])
     axis.yaxis.set_minor_formatter(NullFormatter())
 
 
