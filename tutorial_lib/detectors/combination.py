@@ -38,6 +38,14 @@ class Combination(Detector):
     detectors' own ``fit``, the last third measures the tails: on images that a detector was fitted to, its scores are
     too low. Training images may be given as ``reference``: they then go to those detectors that a paper fits to them
     (`from_training_images`). Challenging data seen in ``fit``: none.
+
+    >>> from tutorial_lib.models import build
+    >>> _ = torch.manual_seed(0)
+    >>> model = build("lenet", num_classes=3, image_shape=(1, 8, 8))
+    >>> flat, noise = torch.rand(90, 1, 1, 1).repeat(1, 1, 8, 8), torch.rand(90, 1, 8, 8)
+    >>> detector = Combination([Energy(model), KNN(model, k=5)]).fit(flat)
+    >>> bool(detector.predict(noise).mean() > detector.predict(flat).mean())
+    True
     """
 
     requires_fit = True
@@ -97,6 +105,14 @@ class GradientFusion(Combination):
         k: neighbour that `KNN` measures to.
 
     ``fit(known, reference=train)`` as in `Combination`. Challenging data seen in ``fit``: none.
+
+    >>> from tutorial_lib.models import build
+    >>> _ = torch.manual_seed(0)
+    >>> model = build("lenet", num_classes=3, image_shape=(1, 8, 8))
+    >>> flat, noise = torch.rand(90, 1, 1, 1).repeat(1, 1, 8, 8), torch.rand(90, 1, 8, 8)
+    >>> detector = GradientFusion(model).fit(flat)
+    >>> bool(detector.predict(noise).mean() > detector.predict(flat).mean())
+    True
     """
 
     def __init__(self, model: nn.Module, k: int = 10) -> None:

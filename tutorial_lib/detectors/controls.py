@@ -14,16 +14,36 @@ from tutorial_lib.detectors.second_stage import SecondStageDetector
 
 
 class LogitsControl(SecondStageDetector):
-    """H on the K logits. Larger is stranger. Challenging data seen in ``fit``: yes. Arguments as in
-    `SecondStageDetector`."""
+    """H on the K logits.
+
+    Larger is stranger. Challenging data seen in ``fit``: yes. Arguments as in `SecondStageDetector`.
+
+    >>> from tutorial_lib.models import build
+    >>> _ = torch.manual_seed(0)
+    >>> model = build("lenet", num_classes=3, image_shape=(1, 8, 8))
+    >>> flat, noise = torch.rand(90, 1, 1, 1).repeat(1, 1, 8, 8), torch.rand(90, 1, 8, 8)
+    >>> detector = LogitsControl(model).fit(flat, challenging=noise)
+    >>> bool(detector.predict(noise).mean() > detector.predict(flat).mean())
+    True
+    """
 
     def _features(self, images: Tensor) -> Tensor:
         return self.model(images)
 
 
 class PenultimateControl(SecondStageDetector):
-    """H on the D penultimate features. Larger is stranger. Challenging data seen in ``fit``: yes. Arguments as in
-    `SecondStageDetector`."""
+    """H on the D penultimate features.
+
+    Larger is stranger. Challenging data seen in ``fit``: yes. Arguments as in `SecondStageDetector`.
+
+    >>> from tutorial_lib.models import build
+    >>> _ = torch.manual_seed(0)
+    >>> model = build("lenet", num_classes=3, image_shape=(1, 8, 8))
+    >>> flat, noise = torch.rand(90, 1, 1, 1).repeat(1, 1, 8, 8), torch.rand(90, 1, 8, 8)
+    >>> detector = PenultimateControl(model).fit(flat, challenging=noise)
+    >>> bool(detector.predict(noise).mean() > detector.predict(flat).mean())
+    True
+    """
 
     def _features(self, images: Tensor) -> Tensor:
         return penultimate(self.model, images)
@@ -33,6 +53,14 @@ class ActivationNormsControl(SecondStageDetector):
     """H on the log squared L2 norm of every parametric layer's output: the gradient features' twin in the forward pass.
 
     Larger is stranger. Challenging data seen in ``fit``: yes. Arguments as in `SecondStageDetector`.
+
+    >>> from tutorial_lib.models import build
+    >>> _ = torch.manual_seed(0)
+    >>> model = build("lenet", num_classes=3, image_shape=(1, 8, 8))
+    >>> flat, noise = torch.rand(90, 1, 1, 1).repeat(1, 1, 8, 8), torch.rand(90, 1, 8, 8)
+    >>> detector = ActivationNormsControl(model).fit(flat, challenging=noise)
+    >>> bool(detector.predict(noise).mean() > detector.predict(flat).mean())
+    True
     """
 
     def _features(self, images: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from tutorial_lib.detectors.base import Detector
 from tutorial_lib.detectors.gaussian import TiedGaussians
 from tutorial_lib.detectors.gradient_features import log_squared_norms
+from tutorial_lib.gradients.losses import Loss
+from tutorial_lib.gradients.targets import Label
 
 
 class GradientDensity(Detector):
@@ -33,11 +35,19 @@ class GradientDensity(Detector):
 
     ``fit(known)`` wants images that the network was not trained on: on its training images the gradients are small as
     nowhere else. Labels are not used. Challenging data seen in ``fit``: none.
+
+    >>> from tutorial_lib.models import build
+    >>> _ = torch.manual_seed(0)
+    >>> model = build("lenet", num_classes=3, image_shape=(1, 8, 8))
+    >>> flat, noise = torch.rand(90, 1, 1, 1).repeat(1, 1, 8, 8), torch.rand(90, 1, 8, 8)
+    >>> detector = GradientDensity(model).fit(flat)
+    >>> bool(detector.predict(noise).mean() > detector.predict(flat).mean())
+    True
     """
 
     requires_fit = True
 
-    def __init__(self, model: nn.Module, label: str = "uniform", loss: str = "ce", by_class: bool = True) -> None:
+    def __init__(self, model: nn.Module, label: Label = "uniform", loss: Loss = "ce", by_class: bool = True) -> None:
         super().__init__(model)
         self.label = label
         self.loss = loss

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from tutorial_lib.detectors.base import Detector
 from tutorial_lib.detectors.gradient_features import TINY
 from tutorial_lib.gradients import squared_norms
+from tutorial_lib.gradients.losses import Loss
+from tutorial_lib.gradients.targets import Label
 
 DIRECTIONS = ("large", "small")
 
@@ -37,7 +39,7 @@ class GradientSum(Detector):
     True
     """
 
-    def __init__(self, model: nn.Module, direction: str = "large", label: str = "ones", loss: str = "bce") -> None:
+    def __init__(self, model: nn.Module, direction: str = "large", label: Label = "ones", loss: Loss = "bce") -> None:
         super().__init__(model)
         if direction not in DIRECTIONS:
             raise ValueError(f"direction must be 'large' or 'small', got {direction!r}")

@@ -37,6 +37,14 @@ class LID(SecondStageDetector):
 
     ``fit(known, challenging, reference)``: the neighbours are drawn from ``reference``, whose labels are not needed.
     Challenging data seen in ``fit``: yes.
+
+    >>> from tutorial_lib.models import build
+    >>> _ = torch.manual_seed(0)
+    >>> model = build("lenet", num_classes=3, image_shape=(1, 8, 8))
+    >>> flat, noise = torch.rand(90, 1, 1, 1).repeat(1, 1, 8, 8), torch.rand(90, 1, 8, 8)
+    >>> detector = LID(model, k=5, reference_size=40).fit(flat, challenging=noise)
+    >>> bool(detector.predict(noise).mean() > detector.predict(flat).mean())
+    True
     """
 
     uses_reference = True

@@ -35,6 +35,14 @@ class MahalanobisEnsemble(SecondStageDetector):
 
     ``fit(known, challenging, reference)``: the class means come from ``reference``, labelled, the training images in
     the paper. Challenging data seen in ``fit``: yes.
+
+    >>> from tutorial_lib.models import build
+    >>> _ = torch.manual_seed(0)
+    >>> model = build("lenet", num_classes=3, image_shape=(1, 8, 8))
+    >>> flat, noise = torch.rand(90, 1, 1, 1).repeat(1, 1, 8, 8), torch.rand(90, 1, 8, 8)
+    >>> detector = MahalanobisEnsemble(model).fit((flat, torch.arange(90) % 3), challenging=noise)
+    >>> bool(detector.predict(noise).mean() > detector.predict(flat).mean())
+    True
     """
 
     uses_reference = True

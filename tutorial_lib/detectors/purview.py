@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from tutorial_lib.detectors.gradient_features import log_squared_norms
 from tutorial_lib.detectors.second_stage import SecondStageDetector
+from tutorial_lib.gradients.losses import Loss
+from tutorial_lib.gradients.targets import Label
 
 
 class Purview(SecondStageDetector):
@@ -28,14 +30,23 @@ class Purview(SecondStageDetector):
 
     ``fit(known, challenging)``. Challenging data seen in ``fit``: yes. What it scores on images of other kinds is
     another question, which is why `challenging_data_for` a test set belongs beside every number.
+
+    >>> import torch
+    >>> from tutorial_lib.models import build
+    >>> _ = torch.manual_seed(0)
+    >>> model = build("lenet", num_classes=3, image_shape=(1, 8, 8))
+    >>> flat, noise = torch.rand(90, 1, 1, 1).repeat(1, 1, 8, 8), torch.rand(90, 1, 8, 8)
+    >>> detector = Purview(model).fit(known=flat, challenging=noise)
+    >>> bool(detector.predict(noise).mean() > detector.predict(flat).mean())
+    True
     """
 
     def __init__(
         self,
         model: nn.Module,
         second_stage: BaseEstimator | None = None,
-        label: str = "ones",
-        loss: str = "bce",
+        label: Label = "ones",
+        loss: Loss = "bce",
         seed: int = 0,
     ) -> None:
         super().__init__(model, second_stage, seed)

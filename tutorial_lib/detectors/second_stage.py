@@ -111,6 +111,7 @@ class SecondStageDetector(SupervisedDetector):
         order = np.random.default_rng(self.seed).permutation(len(x))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a fixed number of epochs is part of the recipe
+            warnings.filterwarnings("ignore", message="Got `batch_size`")  # and so is a batch that may hold all images
             self._h = clone(self.second_stage).fit(x[order], y[order])
 
     def _score(self, images: Tensor) -> Tensor:
