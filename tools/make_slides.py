@@ -6,7 +6,8 @@ that made the book. Which cells are on it, and as what, says their metadata:
 ``slideshow.slide_type``
     ``slide`` and ``subslide`` start a slide, ``fragment`` appears on the next key press, ``-`` goes on with the slide,
     ``notes`` goes into the speaker's notes. Cells without it are not on the slides; questions of the quiz are, each on
-    a slide of its own. A second picture on a slide goes to the next one, under the same heading.
+    a slide of its own. A second picture on a slide goes to the next one, under the same heading. Of a Markdown cell
+    only what stands before its next ``##`` is on the slide.
 ``slideshow.code``
     ``show`` keeps the code of a cell; otherwise only its output is shown.
 
@@ -116,6 +117,8 @@ def deck_html(notebook: NotebookNode, page: BeautifulSoup, docname: str, glued: 
         content = on_page[position] if position in on_page else _rendered(cell, glued)
         if "slideshow" in cell.metadata and cell.cell_type == "code":
             content = _code_as_wished(content, cell.metadata["slideshow"].get("code") == "show")
+        elif "quiz" not in chapters.tags(cell) and kind != "notes":
+            content = _first_section(content)
         if "quiz" in chapters.tags(cell) and kind in ("slide", "subslide"):
             asked = [[question] for question in _questions(content)]
             stacks.extend([asked] if kind == "slide" else [])
@@ -154,6 +157,19 @@ def deck_html(notebook: NotebookNode, page: BeautifulSoup, docname: str, glued: 
         "slides": slides,
     }
     return re.sub(r"\{\{ (\w+) \}\}", lambda match: values[match[1]], template)
+
+
+def _first_section(content: str) -> str:
+    """The part of a text before a heading that opens another section."""
+    kept: list[str] = []
+    words_seen = False
+    for node in BeautifulSoup(content, "html.parser").children:
+        is_heading = isinstance(node, Tag) and node.name == "h2"
+        if is_heading and words_seen:
+            break
+        words_seen |= bool(str(node).strip()) and not isinstance(node, Comment)
+        kept.append(str(node))
+    return "".join(kept)
 
 
 def _questions(content: str) -> list[str]:

@@ -49,6 +49,15 @@ def test_a_second_picture_gets_a_slide_of_its_own_under_the_same_heading(chapter
     assert slides[2].h2.get_text() == "Half" and "one in" not in slides[2].get_text()
 
 
+def test_a_slide_ends_before_the_next_section(chapter):
+    chapter.cells[5].source = "## Half\n\n* one\n\n### Closer\n\nwords\n\n## Further reading\n\nA book."
+    page = BeautifulSoup(PAGE, "html.parser")
+    made = make_slides.deck_html(chapter, page, "notebooks/99_coin", {"rate": "0.5"})
+    text = BeautifulSoup(made, "html.parser").get_text()
+    assert "Half" in text and "Closer" in text and "words" in text
+    assert "Further reading" not in text and "A book" not in text
+
+
 def test_every_question_has_a_slide(chapter, quiz):
     chapter.cells[-1].source = f"## Quiz\n\n{quiz}\n{quiz}"
     page = BeautifulSoup(PAGE, "html.parser")
