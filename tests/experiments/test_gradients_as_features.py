@@ -128,6 +128,19 @@ def test_the_seed_of_a_residual_network_decides_the_direction(shift):
     assert min(found) < 0.35 and max(found) > 0.65
 
 
+def test_on_cifar10_house_numbers_and_digits_lie_on_different_sides():
+    assert min(values("cifar10", "own", "svhn")) > 0.7
+    assert max(values("cifar10", "own", "mnist")) < 0.2
+
+
+def test_opposite_labels_agree_where_weight_decay_has_emptied_the_sum_of_the_rows():
+    shipped = load_study("cifar10").classifier().head.weight
+    assert shipped.sum(0).norm() < 0.02 * shipped.norm()
+    for shift in ("svhn", "textures", "mnist", "noise"):
+        ones, zeros = (values("cifar10", "own", shift, f"{label}/bce")[0] for label in ("ones", "zeros"))
+        assert ones == pytest.approx(zeros, abs=0.01)
+
+
 def test_networks_that_learned_nothing_tell_photographs_from_digits():
     assert max(values("digits", "untrained", "photographs")) < 0.2
 

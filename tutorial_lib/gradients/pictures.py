@@ -416,6 +416,7 @@ def verdict_table(tables: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Fi
     figure, axes = plt.subplots(
         len(tables), 1, figsize=(WIDTH, 0.37 * sum(rows) + 1.75 * len(tables)), height_ratios=rows, squeeze=False
     )
+    figure.get_layout_engine().set(h_pad=0.12)  # slanted names reach up to the title below
     for axis, (title, table) in zip(axes[:, 0], tables.items(), strict=True):
         strangers = list(next(iter(table.values())))
         cells = np.array([[row[name] for name in strangers] for row in table.values()])
