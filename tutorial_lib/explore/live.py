@@ -74,7 +74,7 @@ def live_face(explorable: Explorable) -> Any:
             drawn[values] = explorable.frame(*values)
         frame, sentence = drawn[values], html.escape(drawn[values].sentence)
         picture.value = (
-            f'<img alt="{sentence}" src="{data_uri(frame.png)}" style="max-width:100%;background:#fff">'
+            f'<img alt="{sentence}" src="{data_uri(frame.png)}" style="width:46rem;max-width:100%;background:#fff">'
             f'<p style="line-height:1.4;margin:.4em 0" aria-hidden="true">{sentence}</p>'
         )
 
