@@ -107,7 +107,7 @@ def test_links_lead_back_to_the_book(chapter):
 
 
 def test_subslides_fragments_and_wrong_types(chapter):
-    from conftest import markdown, slide
+    from coin import markdown, slide
 
     chapter.cells.append(markdown("below", "instructor", slideshow=slide("subslide")))
     chapter.cells.append(markdown("later", "instructor", slideshow=slide("fragment")))

@@ -58,11 +58,14 @@ def opened(browser, address: str):
 
 
 def set_theme(browser, mode: str) -> None:
+    """Switch without the theme's fading: axe must not look while colours are on their way."""
     browser.execute_script(
-        "document.documentElement.dataset.theme = arguments[0];"
-        "document.documentElement.insertAdjacentHTML('beforeend', '<style>* { transition: none !important; }</style>')",
+        "document.documentElement.insertAdjacentHTML('beforeend', '<style>* { transition: none !important; }</style>');"
+        "localStorage.setItem('mode', arguments[0]); localStorage.setItem('theme', arguments[0]);"
+        "document.documentElement.dataset.mode = document.documentElement.dataset.theme = arguments[0];",
         mode,
     )
+    time.sleep(0.5)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -31,7 +31,7 @@ socket.socket.connect = guarded
 @pytest.fixture(scope="module")
 def box(tmp_path_factory):
     """The box of the small chapter, made once."""
-    from conftest import coin_chapter
+    from coin import coin_chapter
 
     folder = tmp_path_factory.mktemp("chapters")
     path = folder / "99_coin.ipynb"
@@ -148,7 +148,7 @@ def test_a_room_without_a_network(box, tmp_path, monkeypatch):
 
 
 def test_a_failing_chapter_makes_no_box(tmp_path):
-    from conftest import code, coin_chapter
+    from coin import code, coin_chapter
 
     chapter = coin_chapter()
     chapter.cells.append(code("1 / 0"))
