@@ -2,14 +2,14 @@
 
 A chapter names its study once, ``study = load_study()``, and runs unchanged on any of them.
 
-======== ============================= ======== ================================================================
+======== ============================= ======== ======================================================================
 study    in-distribution               network  shifts, besides photographs, rotated, inverted and noise
-======== ============================= ======== ================================================================
+======== ============================= ======== ======================================================================
 digits   scikit-learn's digits 0 to 7  lenet    unseen_classes
 mnist    MNIST                         lenet    fashion_mnist, notmnist, cifar10, tiny_imagenet, textures
-cifar10  CIFAR-10                      resnet20 svhn, tiny_imagenet, textures, mnist, fashion_mnist, notmnist
-svhn     SVHN                          resnet20 cifar10, tiny_imagenet, textures, mnist, fashion_mnist, notmnist
-======== ============================= ======== ================================================================
+cifar10  CIFAR-10                      resnet20 svhn, tiny_imagenet, lsun, textures, mnist, fashion_mnist, notmnist
+svhn     SVHN                          resnet20 cifar10, tiny_imagenet, lsun, textures, mnist, fashion_mnist, notmnist
+======== ============================= ======== ======================================================================
 """
 
 from __future__ import annotations
@@ -271,6 +271,7 @@ CIFAR10 = _of("cifar10", "far", "animals and vehicles (CIFAR-10)")
 FASHION = _of("fashion_mnist", "far", "clothes (Fashion-MNIST)")
 TEXTURES = _of("textures", "far", "textures (DTD)")
 THINGS = _of("tiny_imagenet", "far", "200 kinds of things (Tiny ImageNet)")
+SCENES = _of("lsun", "far", "rooms and buildings (LSUN), in the copy that ODIN's authors resized")
 THINGS_LIKE_CIFAR10 = _of(
     "tiny_imagenet",
     "near",
@@ -316,7 +317,7 @@ _STUDIES = (
         image_shape=(3, 32, 32),
         network="resnet20",
         splits=partial(_official_splits, "cifar10"),
-        shifts=_shifts(HOUSE_NUMBERS, THINGS_LIKE_CIFAR10, TEXTURES, DIGITS, FASHION, LETTERS),
+        shifts=_shifts(HOUSE_NUMBERS, THINGS_LIKE_CIFAR10, SCENES, TEXTURES, DIGITS, FASHION, LETTERS),
         recipes={
             "lenet": {"epochs": 20, **_ADAM},
             "": {},
@@ -330,7 +331,7 @@ _STUDIES = (
         image_shape=(3, 32, 32),
         network="resnet20",
         splits=partial(_official_splits, "svhn"),
-        shifts=_shifts(CIFAR10, THINGS, TEXTURES, OTHER_DIGITS, FASHION, LETTERS),
+        shifts=_shifts(CIFAR10, THINGS, SCENES, TEXTURES, OTHER_DIGITS, FASHION, LETTERS),
         recipes={
             "lenet": {"epochs": 10, "flip": False, **_ADAM},
             "": {"epochs": 20, "flip": False},

@@ -18,6 +18,7 @@ from tutorial_lib.detectors import (
     Purview,
     log_squared_norms,
 )
+from tutorial_lib.detectors.gradient_features import log_norms_from
 from tutorial_lib.detectors.second_stage import log_odds
 from tutorial_lib.metrics import auroc
 
@@ -111,3 +112,26 @@ def test_features_without_a_fit_are_refused(model, known):
 def test_seeds_differ(model, known, strange):
     one, other = (PenultimateControl(model, seed=seed).fit(known, strange[0]).predict(known) for seed in (0, 1))
     assert not np.array_equal(one, other)
+
+
+def test_halves_of_the_network_are_the_halves_of_the_features(model, known):
+    every, first, second = (Purview(model, part=part).features(known) for part in ("all", "first", "second"))
+    assert first.shape[1] == every.shape[1] // 2 == second.shape[1]
+    np.testing.assert_array_equal(every, torch.cat([first, second], dim=1))
+    with pytest.raises(ValueError, match="'all', 'first', 'second', got 'last'"):
+        Purview(model, part="last")
+
+
+def test_features_may_come_from_memory(model, known):
+    """A study puts its own memory in; only inside the block, and gone after an exception."""
+    asked = []
+
+    def memory(network, images, label, loss):
+        asked.append((label, loss, len(images)))
+        return torch.zeros(len(images), 3, dtype=torch.float64)
+
+    with pytest.raises(KeyError), log_norms_from(memory):
+        assert Purview(model).features(known).shape == (len(known), 3)
+        raise KeyError
+    assert asked == [("ones", "bce", len(known))]
+    assert Purview(model).features(known).shape[1] == len(list(model.parameters()))

@@ -10,7 +10,9 @@ from __future__ import annotations
 import gzip
 import io
 import pickle
+import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ __all__ = [
     "read_image_files",
     "read_mat",
     "read_npz",
+    "read_tarred_images",
     "read_zipped_images",
 ]
 
@@ -134,3 +137,23 @@ def read_zipped_images(path: Path) -> tuple[NDArray[np.uint8], list[str]]:
         names = sorted(name for name in archive.namelist() if name.endswith(".JPEG"))
         images = [np.asarray(_decode(io.BytesIO(archive.read(name)), f"{path}:{name}", "RGB")) for name in names]
     return np.stack(images), [name.split("/")[-2] for name in names]
+
+
+def read_tarred_images(path: Path) -> NDArray[np.uint8]:
+    """Every PNG or JPEG of a gzipped tar archive, in the order of their names; all must have one size."""
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            content = {
+                member.name: archive.extractfile(member).read()  # type: ignore[union-attr]
+                for member in archive
+                if member.isfile() and member.name.lower().endswith((".png", ".jpg", ".jpeg"))
+            }
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise DataDamaged(f"{path} is not a whole tar archive: {error}; get it again") from error
+    if not content:
+        raise DataDamaged(f"{path} holds no images")
+    images = [np.asarray(_decode(io.BytesIO(content[name]), f"{path}:{name}", "RGB")) for name in sorted(content)]
+    shapes = {image.shape for image in images}
+    if len(shapes) > 1:
+        raise DataDamaged(f"{path} holds images of different sizes: {sorted(shapes)}")
+    return np.stack(images)

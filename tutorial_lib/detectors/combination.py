@@ -18,8 +18,12 @@ from tutorial_lib.detectors.base import Detector, Images, split
 from tutorial_lib.detectors.energy import Energy
 from tutorial_lib.detectors.gradient_density import GradientDensity
 from tutorial_lib.detectors.knn import KNN
+from tutorial_lib.detectors.msp import MSP
 
 FEWEST = 20
+
+EXPECTED = 1.0
+"""Mean of -log p of known images, in nats: their p are evenly spread over [0, 1]."""
 
 
 class Combination(Detector):
@@ -84,27 +88,39 @@ class Combination(Detector):
             self._tails.append(Tail(detector.predict(held_out)))
         self._reference = None
 
+    def _surprises(self, images: Tensor) -> NDArray[np.float64]:
+        """-log p of every detector's score, (N, number of detectors)."""
+        return np.stack(
+            [
+                tail.surprise(detector._score(images).double().cpu().numpy())
+                for detector, tail in zip(self.detectors, self._tails, strict=True)
+            ],
+            axis=1,
+        )
+
     def _score(self, images: Tensor) -> Tensor:
-        surprises = [
-            weight * tail.surprise(detector._score(images).double().cpu().numpy())
-            for detector, tail, weight in zip(self.detectors, self._tails, self.weights, strict=True)
-        ]
-        return torch.from_numpy(np.sum(surprises, axis=0))
+        return torch.from_numpy(self._surprises(images) @ np.array(self.weights))
 
 
 class GradientFusion(Combination):
-    """Gradients, confidence and neighbours with one vote each, combined by the tails of their scores.
+    r"""Gradients, confidence and neighbours, combined by the tails of their scores:
 
-    The gradients' vote is shared by two labels of `GradientDensity`, uniform and all ones; confidence is the `Energy`,
-    neighbours are `KNN`. Gradients give away far shifts (textures, other alphabets, noise) that confidence misses;
-    confidence and neighbours see near ones (an unseen class) that gradients miss; none of them needs to see an unknown
-    image. Larger is stranger.
+    .. math:: \max(0, s_g - 1) + s_c + s_k
+
+    with the surprises :math:`s = -\log p` of `Combination`: :math:`s_g` is the mean over two labels of
+    `GradientDensity`, uniform and all ones; :math:`s_c` that of `Energy` and `MSP`; :math:`s_k` is that of `KNN`.
+    Larger is stranger.
+
+    Gradients give away far shifts (textures, other alphabets, noise) that confidence misses, with p-values out of all
+    proportion. Of near ones (an unseen class) they know little, and there their say would be noise. Hence they have one
+    only beyond the surprise that a known image has on average, 1 nat. None of the parts needs to see an unknown image.
 
     Args:
         model: classifier with ``features(images)`` -> (N, D), such as `tutorial_lib.models.Classifier`.
         k: neighbour that `KNN` measures to.
 
-    ``fit(known, reference=train)`` as in `Combination`. Challenging data seen in ``fit``: none.
+    ``fit(known, reference=train)`` as in `Combination`; neighbours are looked for among the training images if they are
+    given, as in the paper on `KNN`. Challenging data seen in ``fit``: none.
 
     >>> from tutorial_lib.models import build
     >>> _ = torch.manual_seed(0)
@@ -117,7 +133,12 @@ class GradientFusion(Combination):
 
     def __init__(self, model: nn.Module, k: int = 10) -> None:
         gradients = [GradientDensity(model, "uniform", "ce"), GradientDensity(model, "ones", "bce")]
-        super().__init__([*gradients, Energy(model), KNN(model, k)], weights=[0.5, 0.5, 1, 1])
+        super().__init__([*gradients, Energy(model), MSP(model), KNN(model, k)], weights=[0.5, 0.5, 0.5, 0.5, 1])
+
+    def _score(self, images: Tensor) -> Tensor:
+        votes = self._surprises(images) * np.array(self.weights)
+        gradients, others = votes[:, :2].sum(axis=1), votes[:, 2:].sum(axis=1)
+        return torch.from_numpy(np.maximum(gradients - EXPECTED, 0) + others)
 
 
 class Tail:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from tutorial_lib.detectors.base import Detector
-from tutorial_lib.detectors.gradient_features import TINY
-from tutorial_lib.gradients import squared_norms
+from tutorial_lib.detectors.gradient_features import log_squared_norms
 from tutorial_lib.gradients.losses import Loss
 from tutorial_lib.gradients.targets import Label
 
@@ -48,6 +47,5 @@ class GradientSum(Detector):
         self.loss = loss
 
     def _score(self, images: Tensor) -> Tensor:
-        norms, _ = squared_norms(self.model, images, self.label, self.loss)
-        log_sum = norms.sum(dim=1).clamp(min=TINY).log()
+        log_sum = log_squared_norms(self.model, images, self.label, self.loss).logsumexp(dim=1)
         return log_sum if self.direction == "large" else -log_sum

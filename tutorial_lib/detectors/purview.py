@@ -14,6 +14,8 @@ from tutorial_lib.detectors.second_stage import SecondStageDetector
 from tutorial_lib.gradients.losses import Loss
 from tutorial_lib.gradients.targets import Label
 
+PARTS = ("all", "first", "second")
+
 
 class Purview(SecondStageDetector):
     r"""How sure a network H is that an image is a challenging one, from the image's gradient norms alone.
@@ -27,6 +29,8 @@ class Purview(SecondStageDetector):
         second_stage: H, a scikit-learn classifier; by default one hidden layer of 64, see `two_layers`.
         label, loss: see `tutorial_lib.gradients.squared_norms`.
         seed: of the default H.
+        part: which parameter tensors H sees, in the order of the network: ``"all"``, the ``"first"`` or the
+            ``"second"`` half of them (with an odd number, the middle one is in the second).
 
     ``fit(known, challenging)``. Challenging data seen in ``fit``: yes. What it scores on images of other kinds is
     another question, which is why `challenging_data_for` a test set belongs beside every number.
@@ -48,10 +52,18 @@ class Purview(SecondStageDetector):
         label: Label = "ones",
         loss: Loss = "bce",
         seed: int = 0,
+        part: str = "all",
     ) -> None:
         super().__init__(model, second_stage, seed)
+        if part not in PARTS:
+            raise ValueError(f"part must be one of {', '.join(map(repr, PARTS))}, got {part!r}")
+        self.part = part
         self.label = label
         self.loss = loss
 
     def _features(self, images: Tensor) -> Tensor:
-        return log_squared_norms(self.model, images, self.label, self.loss)
+        norms = log_squared_norms(self.model, images, self.label, self.loss)
+        middle = norms.shape[1] // 2
+        if self.part == "all":
+            return norms
+        return norms[:, :middle] if self.part == "first" else norms[:, middle:]

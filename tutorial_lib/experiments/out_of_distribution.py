@@ -7,7 +7,13 @@ Every detector of `tutorial_lib.detectors` meets every shift of a study that thi
 * of each set of challenging images, 40 % may be learned from and 60 % are tested on. The side goes by the source
   image, so that a rotated digit and the digit itself are never on different sides;
 * a detector that learns from challenging images appears twice: fitted on the set it is tested on, as published
-  (challenging data ``same``), and fitted on all the other sets (``other``).
+  (challenging data ``same``), and fitted on all the other sets (``other``);
+* under the open-set protocol (`tutorial_lib.experiments.open_set`) the network knows four classes only, and what learns
+  from challenging images learns from two other classes of the same data set. Conditions of these rows begin with
+  ``open_set/``; ``open_set/unknown_classes`` are the classes that nobody has seen.
+
+A study's own network meets every method; the headline is repeated on a second network, whose rows are named
+``METHOD/NETWORK``.
 
     python -m tutorial_lib run out_of_distribution --study digits --seeds 3
 
@@ -25,21 +31,32 @@ from torch import Tensor, nn
 
 from tutorial_lib import detectors
 from tutorial_lib.data.images import ImageSet
+from tutorial_lib.data.registry import suggestion
 from tutorial_lib.detectors.base import Detector
 from tutorial_lib.detectors.second_stage import SecondStageDetector
 from tutorial_lib.detectors.tuned import Tuned
 from tutorial_lib.experiments.experiment import Cell, CellResult, Experiment, Measurement
+from tutorial_lib.experiments.open_set import open_set
+from tutorial_lib.experiments.published import read_published
 from tutorial_lib.experiments.rows import Row
+from tutorial_lib.experiments.shared_norms import shared_norms
 from tutorial_lib.experiments.tables import markdown_table, mean_and_spread
+from tutorial_lib.gradients.targets import n_ones
 from tutorial_lib.metrics import summary
 from tutorial_lib.studies import STUDIES, Study, load_study
 
-__all__ = ["EXPERIMENT", "METHODS", "Method", "challenging_sides"]
+__all__ = ["EXPERIMENT", "HEADLINE", "METHODS", "OPEN_SET", "Method", "challenging_sides"]
 
 NAME = "out_of_distribution"
 
+VERSION = 2
+"""Of the grid; cells of an older one are computed again."""
+
 LIMIT = 2000
-"""Images of each set, drawn at random with a fixed seed from larger ones."""
+"""Known images of one split, drawn at random with a fixed seed from larger ones."""
+
+STRANGE_LIMIT = 1000
+"""Images of each challenging set, drawn likewise."""
 
 FIT_SHARE = 0.4
 """Share of each challenging set that a detector may learn from; the others are tested on."""
@@ -54,18 +71,25 @@ class Method:
         title: for readers.
         make: from a classifier and a seed to a detector.
         wants: what ``fit`` gets: ``"nothing"``; ``"validation"``; ``"train"``: labelled training images, as in papers;
-            ``"challenging"``: validation and challenging images, and training images as reference if it takes one.
+            ``"challenging"``: validation and challenging images. A detector that takes a reference set gets training
+            images for it.
+        ablation: a variant of another method, of which the numbers are kept and not the scores of single images.
     """
 
     name: str
     title: str
     make: Callable[[nn.Module, int], Detector]
     wants: str = "nothing"
+    ablation: bool = False
 
 
 def _tuned_odin(model: nn.Module, seed: int) -> Detector:
     grid = [(t, e) for t in (1.0, 1000.0) for e in (0.0, 0.0014, 0.005)]
     return detectors.Tuned([detectors.ODIN(model, temperature, epsilon) for temperature, epsilon in grid])
+
+
+def _classes(model: nn.Module) -> int:
+    return int(model.head.out_features)  # type: ignore[union-attr, arg-type]
 
 
 def _tuned_mahalanobis(model: nn.Module, seed: int) -> Detector:
@@ -79,7 +103,7 @@ _METHODS = (
     Method("energy", "Energy", lambda model, seed: detectors.Energy(model)),
     Method("odin", "ODIN, T 1000, step 0.0014", lambda model, seed: detectors.ODIN(model)),
     Method("gradnorm", "GradNorm", lambda model, seed: detectors.GradNorm(model)),
-    Method("knn", "Nearest neighbours", lambda model, seed: detectors.KNN(model), "validation"),
+    Method("knn", "Nearest neighbours", lambda model, seed: detectors.KNN(model), "train"),
     Method("mahalanobis", "Mahalanobis (V)", lambda model, seed: detectors.Mahalanobis(model), "train"),
     Method(
         "relative_mahalanobis",
@@ -111,35 +135,51 @@ _METHODS = (
         lambda model, seed: detectors.Purview(model, seed=seed),
         "challenging",
     ),
-    Method(
-        "purview_zeros",
-        "Purview, label of zeros",
-        lambda model, seed: detectors.Purview(model, label="zeros", seed=seed),
-        "challenging",
-    ),
-    Method(
-        "purview_ce",
-        "Purview, cross-entropy",
-        lambda model, seed: detectors.Purview(model, loss="ce", seed=seed),
-        "challenging",
-    ),
-    Method(
-        "control_logits",
-        "Control: H on logits",
-        lambda model, seed: detectors.LogitsControl(model, seed=seed),
-        "challenging",
-    ),
-    Method(
-        "control_penultimate",
-        "Control: H on penultimate features",
-        lambda model, seed: detectors.PenultimateControl(model, seed=seed),
-        "challenging",
-    ),
-    Method(
-        "control_activations",
-        "Control: H on activation norms",
-        lambda model, seed: detectors.ActivationNormsControl(model, seed=seed),
-        "challenging",
+    *(
+        Method(name, title, make, "challenging", ablation=True)
+        for name, title, make in (
+            (
+                "purview_zeros",
+                "H on gradients, label of zeros",
+                lambda model, seed: detectors.Purview(model, label="zeros", seed=seed),
+            ),
+            (
+                "purview_half",
+                "H on gradients, ones for half of the classes",
+                lambda model, seed: detectors.Purview(model, label=n_ones(_classes(model) // 2), seed=seed),
+            ),
+            (
+                # all ones ask for the same, K times as loudly, which standardised logarithms do not hear
+                "purview_ce",
+                "H on gradients, cross-entropy",
+                lambda model, seed: detectors.Purview(model, label="uniform", loss="ce", seed=seed),
+            ),
+            (
+                "purview_first",
+                "H on gradients, first half of the tensors",
+                lambda model, seed: detectors.Purview(model, seed=seed, part="first"),
+            ),
+            (
+                "purview_second",
+                "H on gradients, second half of the tensors",
+                lambda model, seed: detectors.Purview(model, seed=seed, part="second"),
+            ),
+            (
+                "control_logits",
+                "Control: H on logits",
+                lambda model, seed: detectors.LogitsControl(model, seed=seed),
+            ),
+            (
+                "control_penultimate",
+                "Control: H on penultimate features",
+                lambda model, seed: detectors.PenultimateControl(model, seed=seed),
+            ),
+            (
+                "control_activations",
+                "Control: H on activation norms",
+                lambda model, seed: detectors.ActivationNormsControl(model, seed=seed),
+            ),
+        )
     ),
 )
 
@@ -147,61 +187,108 @@ _METHODS = (
 METHODS: Mapping[str, Method] = {method.name: method for method in _METHODS}
 
 
+HEADLINE = ("msp", "energy", "knn", "gradient_density", "gradient_fusion")
+"""The chapter's headline, and what it is compared with: methods that learn from known images alone."""
+
+SECOND_NETWORK = {"digits": "resnet20", "cifar10": "lenet"}
+"""Another network for some studies, which the headline is repeated on."""
+
+OPEN_SET = (*HEADLINE, "purview", "control_logits", "control_penultimate", "control_activations")
+"""Methods that meet the open-set protocol."""
+
+
 def cells(study: str, seeds: Sequence[int]) -> list[Cell]:
-    """One cell a method and seed; it meets every shift."""
-    network = load_study(study).network
-    return [Cell(NAME, study, seed, {"network": network, "method": name}) for seed in seeds for name in METHODS]
+    """One cell a network, protocol, method and seed; it meets every shift."""
+    network, second = load_study(study).network, SECOND_NETWORK.get(study)
+    grid: list[dict[str, str]] = [{"network": network, "method": name} for name in METHODS]
+    grid += [{"network": network, "method": name, "protocol": "open_set"} for name in OPEN_SET]
+    if second:
+        grid += [{"network": second, "method": name} for name in HEADLINE]
+    return [Cell(NAME, study, seed, settings, VERSION) for seed in seeds for settings in grid]
 
 
 def compute(cell: Cell, device: torch.device) -> CellResult:
     """Fit one method, and score the known test images and those of every shift."""
-    method = METHODS[cell.settings["method"]]
+    method, network = _method(cell.settings["method"]), cell.settings["network"]
     study = load_study(cell.study)
-    model = study.classifier(cell.settings["network"], seed=cell.seed).to(device)
-    known = challenging_sides(limited(study.test))[1]
-    to_learn, to_test = {}, {}
-    for name in study.available_shifts():
-        to_learn[name], to_test[name] = challenging_sides(limited(study.shift(name)))
+    opened = cell.settings.get("protocol") == "open_set"
+    scored = _open_set_scores if opened else _scores
+    name = method.name if network == study.network else f"{method.name}/{network}"
     measurements, arrays = [], {}
-    for shift, seen, scores_in, scores_out in scored(method, model, study, known, to_learn, to_test, cell.seed):
+    for shift, seen, scores_in, scores_out in scored(method, study, network, cell.seed, device):
+        condition = f"open_set/{shift}" if opened else shift
         for metric, value in summary(scores_in, scores_out).items():
-            measurements.append(Measurement(method.name, shift, metric, value, len(scores_in) + len(scores_out), seen))
-        if seen == "none":
-            arrays["known"] = scores_in.astype(np.float32)
-            arrays[shift] = scores_out.astype(np.float32)
-        else:
-            arrays[f"{seen}/{shift}/known"] = scores_in.astype(np.float32)
-            arrays[f"{seen}/{shift}"] = scores_out.astype(np.float32)
+            measurements.append(Measurement(name, condition, metric, value, len(scores_in) + len(scores_out), seen))
+        if not (method.ablation or opened or name != method.name):
+            prefix = "" if seen == "none" else f"{seen}/{shift}/"
+            arrays[f"{prefix}known"] = scores_in.astype(np.float32)
+            arrays[shift if seen == "none" else f"{seen}/{shift}"] = scores_out.astype(np.float32)
     return CellResult(measurements, arrays)
 
 
+def _method(name: str) -> Method:
+    if name not in METHODS:
+        raise ValueError(f"there is no method {name!r}{suggestion(name, METHODS)}")
+    return METHODS[name]
+
+
 Scored = tuple[str, str, np.ndarray, np.ndarray]
+"""Shift, challenging data seen, scores of the known images, scores of the shift."""
 
 
-def scored(
-    method: Method,
-    model: nn.Module,
-    study: Study,
-    known: ImageSet,
-    to_learn: Mapping[str, ImageSet],
-    to_test: Mapping[str, ImageSet],
-    seed: int,
-) -> Iterator[Scored]:
-    """(shift, challenging data, scores of the known, scores of the shift) for every shift and every way to fit."""
-    detector = method.make(model, seed)
-    if method.wants == "challenging":
+def _scores(method: Method, study: Study, network: str, seed: int, device: torch.device) -> Iterator[Scored]:
+    """Every shift and every way to fit, on a network that knows all classes of the study."""
+    model = study.classifier(network, seed=seed).to(device)
+    known = challenging_sides(limited(study.test))[1]
+    to_learn, to_test = {}, {}
+    for name in study.available_shifts():
+        to_learn[name], to_test[name] = challenging_sides(limited(study.shift(name), STRANGE_LIMIT))
+    held_out = limited(study.validation, 5 * LIMIT)
+    with shared_norms(model, lambda: [held_out, known, *to_learn.values(), *to_test.values()]):
+        detector = method.make(model, seed)
+        if method.wants != "challenging":
+            _fit_on_known(detector, method, study, held_out)
+            scores_in = detector.predict(known)
+            for shift, strange in to_test.items():
+                yield shift, "none", scores_in, detector.predict(strange)
+            return
         fit_on = _fitting(detector, study, known, to_learn, to_test)
         for shift in to_test:
             others = [name for name in to_test if name != shift]
             yield (shift, "same", *fit_on([shift], shift))
             if others:
                 yield (shift, "other", *fit_on(others, shift))
-        return
-    if method.wants != "nothing":
-        detector.fit(limited(study.validation if method.wants == "validation" else study.train, 5 * LIMIT))
-    scores_in = detector.predict(known.images)
-    for shift, strange in to_test.items():
-        yield shift, "none", scores_in, detector.predict(strange.images)
+
+
+def _open_set_scores(method: Method, study: Study, network: str, seed: int, device: torch.device) -> Iterator[Scored]:
+    """Unknown classes of the study itself, and other data sets, on a network that knows four classes."""
+    division = open_set(study, seed)
+    small = division.study
+    model = small.classifier(network, seed=seed).to(device)
+    known, held_out = limited(small.test), limited(small.validation, 5 * LIMIT)
+    pretended = limited(division.pretended)
+    strange = {"unknown_classes": limited(division.unknown, STRANGE_LIMIT)}
+    for name in study.available_shifts():
+        if study.shifts[name].kind != "covariate":
+            strange[name] = limited(study.shift(name), STRANGE_LIMIT)
+    with shared_norms(model, lambda: [held_out, known, pretended, *strange.values()]):
+        detector = method.make(model, seed)
+        if method.wants == "challenging":
+            detector.fit(held_out, pretended)  # type: ignore[arg-type]
+        else:
+            _fit_on_known(detector, method, small, held_out)
+        scores_in = detector.predict(known)
+        for name, images in strange.items():
+            seen = "other" if method.wants == "challenging" else "none"
+            yield name, seen, scores_in, detector.predict(images)
+
+
+def _fit_on_known(detector: Detector, method: Method, study: Study, held_out: ImageSet) -> None:
+    train = limited(study.train, 5 * LIMIT) if method.wants == "train" or detector.uses_reference else None
+    if method.wants == "train":
+        detector.fit(train)  # type: ignore[arg-type]
+    elif method.wants == "validation":
+        detector.fit(held_out, reference=train)
 
 
 def _fitting(
@@ -256,29 +343,87 @@ SUPERVISION = {
 }
 """What stands above each block of the table, by the rows' challenging data."""
 
+AS_PUBLISHED = ("msp", "odin_tuned", "mahalanobis", "mahalanobis_p_fe", "purview", "gradient_fusion")
+"""Methods of the published table, and ours that sees no challenging images."""
+
+PUBLISHED_METRICS = {
+    "detection_accuracy": ("accuracy", "detection_accuracy"),
+    "auroc": ("AUROC", "auroc"),
+    "aupr": ("AUPR", "aupr_out"),  # the class that counts as positive is not stated; the unknown fits the numbers
+}
+"""Name in the published rows; heading, name in ours."""
+
 
 def table(rows: Sequence[Row]) -> str:
-    """AUROC of every method on every shift in percent, mean and spread over seeds; a block for each supervision."""
+    """Tables in percent, mean and spread over seeds: beside the published numbers, then AUROC of every method on every
+    shift, a block for each supervision, then the open-set protocol.
+    """
     blocks = []
+    with_published = {row["study"] for row in read_published(NAME)}
     for study in dict.fromkeys(row.study for row in rows):
-        for seen, title in SUPERVISION.items():
-            chosen = [row for row in rows if (row.study, row.challenging_data, row.metric) == (study, seen, "auroc")]
-            if chosen:
-                seeds = len({row.seed for row in chosen})
-                head = f"{study}: AUROC in %, larger score = stranger, {seeds} seed{'s' if seeds > 1 else ''}. {title}."
-                blocks += [head, _block(chosen)]
+        here = [row for row in rows if row.study == study]
+        if study in with_published:
+            blocks += _beside_published(study, here)
+        for network in dict.fromkeys(row.method.partition("/")[2] for row in here):
+            of_network = [row for row in here if row.method.partition("/")[2] == network and row.metric == "auroc"]
+            title = f"{study}, {network}" if network else study
+            closed = [row for row in of_network if not row.condition.startswith("open_set/")]
+            for seen, learned in SUPERVISION.items():
+                chosen = [row for row in closed if row.challenging_data == seen]
+                if chosen:
+                    blocks += [f"{title}: AUROC in %, {_seeds(chosen)}. {learned}.", _block(chosen)]
+            opened = [row for row in of_network if row.condition.startswith("open_set/")]
+            if opened:
+                blocks += [
+                    f"{title}, a network of four classes: AUROC in %, {_seeds(opened)}. H learned from two other "
+                    "classes, the open-set protocol; the others from known images alone.",
+                    _block(opened),
+                ]
     return "\n\n".join(blocks)
+
+
+def _seeds(rows: Sequence[Row]) -> str:
+    seeds = len({row.seed for row in rows})
+    return f"larger score = stranger, {seeds} seed{'s' if seeds > 1 else ''}"
 
 
 def _block(rows: Sequence[Row]) -> str:
     """One row a method, one column a shift, and the mean over shifts."""
     shifts = list(dict.fromkeys(row.condition for row in rows))
     body = []
-    for name in [name for name in METHODS if any(row.method == name for row in rows)]:
-        percent = {s: [100 * row.value for row in rows if (row.method, row.condition) == (name, s)] for s in shifts}
-        mean = np.mean([np.mean(values) for values in percent.values() if values])
-        body.append([METHODS[name].title, *map(mean_and_spread, percent.values()), f"{mean:.1f}"])
-    return markdown_table(["Method", *shifts, "mean"], body)
+    for name in METHODS:
+        of_method = [row for row in rows if row.method.partition("/")[0] == name]
+        if of_method:
+            percent = {s: [100 * row.value for row in of_method if row.condition == s] for s in shifts}
+            mean = np.mean([np.mean(values) for values in percent.values() if values])
+            body.append([METHODS[name].title, *map(mean_and_spread, percent.values()), f"{mean:.1f}"])
+    return markdown_table(["Method", *(shift.removeprefix("open_set/") for shift in shifts), "mean"], body)
+
+
+def _beside_published(study: str, rows: Sequence[Row]) -> list[str]:
+    """The slides' table with our numbers; what is printed there stands in parentheses."""
+    published = read_published(NAME, study=study)
+    printed = {(row["method"], row["condition"], row["metric"]): 100 * row["value"] for row in published}
+    seen = {row["method"]: row["challenging_data"] for row in published}
+    shifts = list(dict.fromkeys(row["condition"] for row in published))
+    head, body = ["Method", "has seen"], [[METHODS[name].title, seen.get(name, "none")] for name in AS_PUBLISHED]
+    for shift in shifts:
+        for metric, (heading, ours) in PUBLISHED_METRICS.items():
+            head.append(f"{shift} {heading}")
+            for name, line in zip(AS_PUBLISHED, body, strict=True):
+                wanted = (name, shift, ours, line[1])
+                values = [
+                    100 * row.value
+                    for row in rows
+                    if (row.method, row.condition, row.metric, row.challenging_data) == wanted
+                ]
+                beside = f" ({printed[name, shift, metric]:.1f})" if (name, shift, metric) in printed else ""
+                line.append(mean_and_spread(values) + beside)
+    title = (
+        f"{study}, {_seeds(rows)}: beside the published table, in %, printed numbers in parentheses (Lee et al. 2023, "
+        "other networks and more images). A dash: this machine does not have the images."
+    )
+    return [title, markdown_table(head, body)]
 
 
 EXPERIMENT = Experiment(
