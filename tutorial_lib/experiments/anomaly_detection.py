@@ -1,0 +1,119 @@
+r"""How far do a plane and two controls get? What of chapter 5 needs no training, on the splits of GradCON.
+
+Each class in turn is normal (`tutorial_lib.gradcon.one_class_split`). Scores, larger = stranger:
+
+============= ====================================================================================
+plane r/recon reconstruction error of the plane of r directions (`tutorial_lib.models.plane.Plane`)
+plane r/size  squared norm of that error's gradient with respect to the decoder's weights
+brightness    mean of all pixels
+complexity    total variation
+============= ====================================================================================
+
+    python -m tutorial_lib run anomaly_detection --study cifar10
+
+A seed draws the strangers anew; nothing else is random. What has to be trained stands in `gradcon_class`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from tutorial_lib.data import DATASETS
+from tutorial_lib.detectors import Brightness, Complexity, ReconstructionError
+from tutorial_lib.experiments.experiment import Cell, CellResult, Experiment, Measurement
+from tutorial_lib.experiments.rows import RESULTS, Row, read_rows
+from tutorial_lib.experiments.tables import markdown_table, mean_and_spread
+from tutorial_lib.gradcon import one_class_split
+from tutorial_lib.gradients import squared_norms
+from tutorial_lib.metrics import auroc
+from tutorial_lib.models.plane import Plane
+
+__all__ = ["DIRECTIONS", "EXPERIMENT", "by_class", "stored_rows"]
+
+NAME = "anomaly_detection"
+
+#: Numbers of directions by study.
+DIRECTIONS: Mapping[str, tuple[int, ...]] = {
+    "digits": (0, 1, 2, 4, 8, 16, 32, 48, 60),
+    "mnist": (0, 1, 4, 16, 64, 256, 512),
+    "cifar10": (0, 1, 4, 16, 64, 256, 1024),
+}
+
+
+def cells(study: str, seeds: Sequence[int]) -> list[Cell]:
+    """One cell a class and seed."""
+    count = len(DATASETS[study].class_names)
+    ranks = list(DIRECTIONS[study])
+    return [Cell(NAME, study, seed, {"normal": c, "directions": ranks}) for seed in seeds for c in range(count)]
+
+
+def compute(cell: Cell, device: torch.device) -> CellResult:
+    """Fit the planes to one class, and score normal and strange test images."""
+    normal = cell.settings["normal"]
+    split = one_class_split(cell.study, normal, seed=cell.seed)
+    condition = DATASETS[cell.study].class_names[normal]
+    sides = (split.normal, split.strange)
+    n = len(split.normal) + len(split.strange)
+    scored = {
+        "brightness": [Brightness().predict(side) for side in sides],
+        "complexity": [Complexity().predict(side) for side in sides],
+    }
+    widest = Plane(split.train.images, max(cell.settings["directions"])).to(device)
+    for r in cell.settings["directions"]:
+        plane = widest.narrowed(r)
+        scored[f"plane {r}/recon"] = [ReconstructionError(plane).predict(side) for side in sides]
+        if r:
+            ask = {"label": "input", "loss": "mse", "parameters": ["decoder.weight"]}
+            scored[f"plane {r}/size"] = [
+                squared_norms(plane, side.float().to(device), **ask)[0][:, 0].cpu().numpy() for side in sides
+            ]
+    return CellResult([Measurement(method, condition, "auroc", auroc(*both), n) for method, both in scored.items()])
+
+
+def stored_rows(study: str | None = None) -> list[Row]:
+    """The rows that come with the library, of one study or of all."""
+    return [row for row in read_rows(RESULTS / f"{NAME}.csv") if study in (None, row.study)]
+
+
+def by_class(rows: Sequence[Row], method: str) -> dict[str, float]:
+    """AUROC of a method by normal class, mean over seeds, in the order of the rows.
+
+    Raises:
+        ValueError: no such method.
+    """
+    mine = [row for row in rows if row.method == method and row.metric == "auroc"]
+    if not mine:
+        raise ValueError(f"no rows of {method!r}; there are {', '.join(dict.fromkeys(row.method for row in rows))}")
+    classes = dict.fromkeys(row.condition for row in mine)
+    return {name: float(np.mean([row.value for row in mine if row.condition == name])) for name in classes}
+
+
+def table(rows: Sequence[Row]) -> str:
+    """AUROC of every method by normal class, mean and spread over draws of the strangers; Markdown."""
+    blocks = []
+    for study in dict.fromkeys(row.study for row in rows):
+        mine = [row for row in rows if row.study == study]
+        classes, seeds = list(dict.fromkeys(row.condition for row in mine)), {row.seed for row in mine}
+        body = []
+        for method in dict.fromkeys(row.method for row in mine):
+            values = [[r.value for r in mine if (r.method, r.condition) == (method, name)] for name in classes]
+            means = [float(np.mean([r.value for r in mine if (r.method, r.seed) == (method, seed)])) for seed in seeds]
+            body.append([method, *(mean_and_spread(found, 3) for found in values), mean_and_spread(means, 3)])
+        blocks += [
+            f"{study}: AUROC by normal class, larger score = stranger; {len(seeds)} draw(s) of the strangers.",
+            markdown_table(["method", *classes, "mean"], body),
+        ]
+    return "\n\n".join(blocks)
+
+
+EXPERIMENT = Experiment(
+    NAME,
+    "how far do a plane through the normal images, and brightness alone, get? (chapter 5)",
+    tuple(DIRECTIONS),
+    cells,
+    compute,
+    table,
+)
