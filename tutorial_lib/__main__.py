@@ -20,6 +20,7 @@ COMMANDS: tuple[str, ...] = (
     "tutorial_lib.data.command",
     "tutorial_lib.training_command",
     "tutorial_lib.experiments.command",
+    "tutorial_lib.benchmarks.command",
 )
 
 

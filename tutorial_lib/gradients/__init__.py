@@ -16,4 +16,11 @@ from tutorial_lib.gradients.introspection import introspective_features
 from tutorial_lib.gradients.norms import contrast_squared_norms, squared_norms
 from tutorial_lib.gradients.targets import n_ones
 
-__all__ = ["FallbackWarning", "alignment", "contrast_squared_norms", "introspective_features", "n_ones", "squared_norms"]
+__all__ = [
+    "FallbackWarning",
+    "alignment",
+    "contrast_squared_norms",
+    "introspective_features",
+    "n_ones",
+    "squared_norms",
+]

@@ -11,11 +11,18 @@ from tutorial_lib.gradients.engine import ask
 from tutorial_lib.gradients.guards import Network, checked_images
 from tutorial_lib.gradients.losses import Loss, output_gradient
 from tutorial_lib.gradients.rules import SampleGradients
-from tutorial_lib.gradients.targets import Label
+from tutorial_lib.gradients.targets import Label, check_length
 
 
-def alignment(model: nn.Module, images: Tensor, reference: Mapping[str, Tensor], label: Label | None = "input",
-              loss: Loss = "mse", *, memory_budget: int | None = None) -> Tensor:
+def alignment(
+    model: nn.Module,
+    images: Tensor,
+    reference: Mapping[str, Tensor],
+    label: Label | None = "input",
+    loss: Loss = "mse",
+    *,
+    memory_budget: int | None = None,
+) -> Tensor:
     r"""Cosine between each sample's loss gradient and a reference, for each parameter tensor that the reference names.
 
     .. math:: A_{np} = \frac{\langle \partial_p \ell_n,\, r_p \rangle}{\|\partial_p \ell_n\| \, \|r_p\|}
@@ -53,7 +60,9 @@ def alignment(model: nn.Module, images: Tensor, reference: Mapping[str, Tensor],
         if name not in parameters:
             raise ValueError(f"the reference names {name!r}, which is no parameter of the model")
         if tensor.shape != parameters[name].shape:
-            raise ValueError(f"the reference for {name} has the shape {tuple(tensor.shape)}, the parameter {tuple(parameters[name].shape)}")
+            raise ValueError(
+                f"the reference for {name} has the shape {tuple(tensor.shape)}, the parameter {tuple(parameters[name].shape)}"
+            )
         if not tensor.isfinite().all():
             raise ValueError(f"the reference for {name} holds NaN or infinite values")
         length = tensor.double().norm()
@@ -63,6 +72,8 @@ def alignment(model: nn.Module, images: Tensor, reference: Mapping[str, Tensor],
         inner, squared = gradients.moments(directions[name])
         return torch.stack([inner, squared], dim=-1)
 
-    answers = ask(network, checked_images(images, network), tuple(reference), moments, output_gradient(label, loss), memory_budget)
+    images = checked_images(images, network)
+    check_length(label, len(images))
+    answers = ask(network, images, tuple(reference), moments, output_gradient(label, loss), memory_budget)
     inner, squared = answers.values.squeeze(1).unbind(-1)
     return torch.where(squared > 0, inner / squared.sqrt(), 0.0).clamp(-1, 1).to(images.device)

@@ -28,6 +28,10 @@ MEMORY_BUDGET = {"cpu": 256 << 20, "cuda": 2 << 30}
 FIRST_GUESS = 500
 """Bytes of activations for a byte of image, before a first chunk has shown how many there are."""
 
+SMALL_BLOCKS = 12 << 20
+"""Bytes of the largest tensor while all labels are asked for on a CPU. The C library gives larger blocks back to the system when they
+are freed, and every page of the next one is a fault: with blocks of 80 MB that took a third of the time."""
+
 SMALL_NETWORK = 2_000_000
 """With one sample and no more parameters than this, the ordinary gradient is cheaper than avoiding it."""
 
@@ -60,19 +64,27 @@ class Answers(NamedTuple):
     scale: Tensor  # (N, L), float64
 
 
-def ask(network: Network, images: Tensor, names: Sequence[str], question: Question, output_gradient: OutputGradient,
-        memory_budget: int | None = None) -> Answers:
+def ask(
+    network: Network,
+    images: Tensor,
+    names: Sequence[str],
+    question: Question,
+    output_gradient: OutputGradient,
+    memory_budget: int | None = None,
+) -> Answers:
     """Ask a question of every sample's gradient of the named parameters."""
     parts: list[Answers] = []
     uncovered: set[str] = set()
     device = network.device
     budget = memory_budget or MEMORY_BUDGET.get(device.type, MEMORY_BUDGET["cpu"])
-    with network.trainable() as (function, parameters):
+    with torch.inference_mode(False), network.trainable() as (function, parameters):
         parameters = {name: parameters[name] for name in names}
         batch_axes = BatchAxes(function, images[:1], parameters)
         sizes = ChunkSizes(images, budget)
         for samples in sizes:
             chunk = images[samples].to(device)
+            if chunk.is_inference():
+                chunk = chunk.clone()  # autograd does not take the other kind
             if len(chunk) == 1 and sum(p.numel() for p in parameters.values()) <= SMALL_NETWORK:
                 parts.append(one_by_one(function, chunk, samples, parameters, question, output_gradient))
                 continue
@@ -89,19 +101,22 @@ def ask(network: Network, images: Tensor, names: Sequence[str], question: Questi
         warnings.warn(
             f"no rule covers how the network uses {', '.join(sorted(uncovered))}; "
             "their gradients take one backward pass a sample: exact, but slow",
-            FallbackWarning, stacklevel=3,
+            FallbackWarning,
+            stacklevel=3,
         )
     return Answers(torch.cat([part.values for part in parts]), torch.cat([part.scale for part in parts]))
 
 
-def together(watch: Interception, network: Callable, images: Tensor, samples: slice, output_gradient: OutputGradient,
-             budget: int) -> Answers:
+def together(
+    watch: Interception, network: Callable, images: Tensor, samples: slice, output_gradient: OutputGradient, budget: int
+) -> Answers:
     """One forward pass of a chunk, and one backward pass for as many labels as fit the budget."""
     with watch, torch.enable_grad():
         outputs = run(network, images)
     start = output_gradient(outputs, images, samples)
     labels = start.scale.shape[1]
-    at_once = 1 if labels == 1 or foreign_nodes(outputs) else max(1, budget // (3 * watch.largest))
+    block = min(budget // 3, SMALL_BLOCKS) if images.device.type == "cpu" else budget // 3
+    at_once = 1 if labels == 1 or foreign_nodes(outputs) else max(1, block // watch.largest)
     values = []
     for first in range(0, labels, at_once):
         part = slice(first, min(first + at_once, labels))
@@ -109,8 +124,14 @@ def together(watch: Interception, network: Callable, images: Tensor, samples: sl
     return Answers(torch.cat(values, dim=1).double(), start.scale)
 
 
-def one_by_one(network: Callable, images: Tensor, samples: slice, parameters: dict[str, Tensor], question: Question,
-               output_gradient: OutputGradient) -> Answers:
+def one_by_one(
+    network: Callable,
+    images: Tensor,
+    samples: slice,
+    parameters: dict[str, Tensor],
+    question: Question,
+    output_gradient: OutputGradient,
+) -> Answers:
     """The ordinary gradient of one sample after the other: what the papers do, and always right."""
     rows = []
     for n, image in enumerate(images.split(1), samples.start):
@@ -118,12 +139,23 @@ def one_by_one(network: Callable, images: Tensor, samples: slice, parameters: di
             outputs = run(network, image)
         start = output_gradient(outputs, image, slice(n, n + 1))
         answers = []
-        for label in range(start.scale.shape[1]):
+        labels = start.scale.shape[1]
+        for label in range(labels):
             gradients = torch.autograd.grad(
-                outputs, list(parameters.values()), [d[:, label] for d in start.direction], retain_graph=True, allow_unused=True
+                outputs,
+                list(parameters.values()),
+                [d[:, label] for d in start.direction],
+                retain_graph=label + 1 < labels,
+                allow_unused=True,
             )
-            formed = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters.values(), gradients, strict=True)]
-            answers.append(torch.stack([question(name, Formed(g[None])) for name, g in zip(parameters, formed, strict=True)], dim=1))
+            formed = [
+                torch.zeros_like(p) if g is None else g for p, g in zip(parameters.values(), gradients, strict=True)
+            ]
+            answers.append(
+                torch.stack(
+                    [question(name, Formed(g[None])) for name, g in zip(parameters, formed, strict=True)], dim=1
+                )
+            )
         rows.append(Answers(torch.stack(answers, dim=1).double(), start.scale))
     return Answers(torch.cat([row.values for row in rows]), torch.cat([row.scale for row in rows]))
 

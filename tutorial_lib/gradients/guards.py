@@ -17,11 +17,11 @@ from tutorial_lib.data.images import as_float
 
 @dataclass
 class Network:
-    """A module whose samples have gradients of their own, and everything about it that we need, from one walk over its parts."""
+    """A module whose samples have gradients of their own, and what we need to know about it, from one walk over its parts."""
 
     module: nn.Module
     parameters: dict[str, nn.Parameter]
-    buffers: list[Tensor]
+    buffers: list[Tensor]  # that a forward pass may change
 
     @classmethod
     def inspect(cls, module: nn.Module) -> Network:
@@ -31,7 +31,8 @@ class Network:
         parameters: dict[int, tuple[str, nn.Parameter]] = {}
         buffers: list[Tensor] = []
         for path, part in module.named_modules():
-            if isinstance(part, _BatchNorm) and (part.training or part.running_mean is None):
+            batch_norm = isinstance(part, _BatchNorm)
+            if batch_norm and (part.training or part.running_mean is None):
                 raise ValueError(
                     f"{path or 'the model'} ({type(part).__name__}) normalises by the statistics of the batch, which mixes its "
                     "samples: a sample has no gradient of its own. "
@@ -45,7 +46,8 @@ class Network:
             for name, parameter in part._parameters.items():
                 if parameter is not None:
                     parameters.setdefault(id(parameter), (f"{path}.{name}" if path else name, parameter))
-            buffers += [buffer for buffer in part._buffers.values() if buffer is not None]
+            if part._buffers and not batch_norm:  # which leaves its own alone in evaluation mode
+                buffers += [buffer for buffer in part._buffers.values() if buffer is not None]
         if not parameters:
             raise ValueError(f"{type(module).__name__} has no parameters, so there are no gradients to look at")
         return cls(module, dict(parameters.values()), buffers)
@@ -66,7 +68,9 @@ class Network:
             raise ValueError(f"parameters must be a list of names, got {wanted!r}")
         unknown = [name for name in wanted if name not in self.parameters]
         if unknown:
-            raise ValueError(f"the model has no parameter {', '.join(map(repr, unknown))}; see model.named_parameters()")
+            raise ValueError(
+                f"the model has no parameter {', '.join(map(repr, unknown))}; see model.named_parameters()"
+            )
         return tuple(wanted)
 
     @contextmanager
@@ -82,7 +86,10 @@ class Network:
         buffers = [(buffer, buffer._version, buffer.clone()) for buffer in self.buffers]
         try:
             if stand_ins:
-                yield lambda images: torch.func.functional_call(self.module, stand_ins, (images,)), self.parameters | stand_ins
+                yield (
+                    lambda images: torch.func.functional_call(self.module, stand_ins, (images,)),
+                    self.parameters | stand_ins,
+                )
             else:
                 yield self.module, self.parameters
         finally:
@@ -111,16 +118,19 @@ def checked_images(images: Tensor, network: Network) -> Tensor:
     if not isinstance(images, Tensor):
         raise TypeError(f"images must be a torch.Tensor, got {type(images).__name__}; convert with torch.as_tensor")
     if images.dim() < 2:
-        raise ValueError(f"images must have the samples on their first axis, (N, ...), got the shape {tuple(images.shape)}")
+        raise ValueError(
+            f"images must have the samples on their first axis, (N, ...), got the shape {tuple(images.shape)}"
+        )
     if images.numel() == 0:
         raise ValueError(f"images are empty: their shape is {tuple(images.shape)}")
     if not images.is_floating_point() and images.dtype != torch.uint8:
         return images
     images = as_float(images, network.dtype)
-    if not images.isfinite().all():
-        bad = int((~images.flatten(1).isfinite().all(1)).nonzero()[0])
-        raise ValueError(f"images hold NaN or infinite values, first in image {bad}")
-    return images.clone() if images.is_inference() else images
+    if not images.sum().isfinite():  # one pass; but a sum of large numbers may leave the range too
+        finite = images.flatten(1).isfinite().all(1)
+        if not finite.all():
+            raise ValueError(f"images hold NaN or infinite values, first in image {int((~finite).nonzero()[0])}")
+    return images
 
 
 def run(network: Callable[[Tensor], Any], images: Tensor) -> tuple[Tensor, ...]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import BackwardCFunction, once_differentiable
+from torch.autograd.function import BackwardCFunction
 from torch.overrides import TorchFunctionMode
 
 from tutorial_lib.gradients.rules import RULES, Formed, SampleGradients, Unsupported, Use
@@ -36,13 +36,20 @@ class Interception(TorchFunctionMode):
             the number of the use and its input's shape to an axis, or None if there is no such axis.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor], samples: int, question: Question | None,
-                 batch_axes: Callable[[int, torch.Size], int | None] | None) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        samples: int,
+        question: Question | None,
+        batch_axes: Callable[[int, torch.Size], int | None] | None,
+    ) -> None:
         super().__init__()
         self.parameters = parameters
         self.name_of = {id(parameter): name for name, parameter in parameters.items()}
         self.samples, self.question, self.batch_axes = samples, question, batch_axes
-        self.tap = torch.zeros((), requires_grad=True)  # gives every use a path, also where no input requires a gradient
+        self.tap = torch.zeros(
+            (), requires_grad=True
+        )  # gives every use a path, also where no input requires a gradient
         self.labels = 1  # carried by the backward pass that is going on
         self.uses: dict[str, int] = {}
         self.uncovered: set[str] = set()
@@ -112,7 +119,9 @@ class Interception(TorchFunctionMode):
             _, *leftover = torch.autograd.grad(
                 outputs, [self.tap, *self.parameters.values()], direction, retain_graph=retain_graph, allow_unused=True
             )
-            self.uncovered = {name for name, gradient in zip(self.parameters, leftover, strict=True) if gradient is not None}
+            self.uncovered = {
+                name for name, gradient in zip(self.parameters, leftover, strict=True) if gradient is not None
+            }
             return direction[0]  # vmap wants something back
 
         with torch.no_grad(), torch.autocast(direction[0].device.type, enabled=False):
@@ -150,7 +159,6 @@ class _Node(torch.autograd.Function):
         return use.output(x)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, None, None, None]:
         (x,) = ctx.saved_tensors
         watch, needs_input_gradient = ctx.interception, ctx.needs_input_grad[0]
@@ -177,7 +185,9 @@ class _AllLabels(torch.autograd.Function):
         pass
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple, g: Tensor, receive: Callable[[Tensor], Tensor], labels: int) -> tuple[Tensor, int]:
+    def vmap(
+        info: Any, in_dims: tuple, g: Tensor, receive: Callable[[Tensor], Tensor], labels: int
+    ) -> tuple[Tensor, int]:
         return receive(g.movedim(in_dims[0], 1)), 1
 
 

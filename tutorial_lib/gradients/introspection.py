@@ -65,5 +65,7 @@ def _through_head(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
         for hook in hooks:
             hook.remove()
     if not calls or calls[-1][1] is not logits or logits.dim() != 2:
-        raise ValueError("introspective features need a network whose last operation is a torch.nn.Linear with logits (N, K)")
+        raise ValueError(
+            "introspective features need a network whose last operation is a torch.nn.Linear with logits (N, K)"
+        )
     return logits, calls[-1][0]

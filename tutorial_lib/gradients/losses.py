@@ -59,7 +59,9 @@ def output_gradient(label: Label | None, loss: Loss) -> OutputGradient:
         if label is None:
             raise ValueError(f"the loss {loss!r} needs a label")
     elif not callable(loss):
-        raise TypeError(f"loss must be a name or a function (outputs, target) to losses (N,), got {type(loss).__name__}")
+        raise TypeError(
+            f"loss must be a name or a function (outputs, target) to losses (N,), got {type(loss).__name__}"
+        )
 
     def start(outputs: tuple[Tensor, ...], images: Tensor, samples: slice) -> Cotangent:
         outputs = tuple(output.detach() for output in outputs)
@@ -88,12 +90,16 @@ def contrast_gradient(loss: str) -> OutputGradient:
 
 def check_name(loss: str) -> None:
     if loss not in NAMES:
-        raise ValueError(f"unknown loss {loss!r}; there are {', '.join(map(repr, NAMES))}, or a function (outputs, target) to losses (N,)")
+        raise ValueError(
+            f"unknown loss {loss!r}; there are {', '.join(map(repr, NAMES))}, or a function (outputs, target) to losses (N,)"
+        )
 
 
 def single(outputs: tuple[Tensor, ...], loss: str) -> Tensor:
     if len(outputs) > 1:
-        raise ValueError(f"the network returns {len(outputs)} tensors; the loss {loss!r} takes one, give a function (outputs, target)")
+        raise ValueError(
+            f"the network returns {len(outputs)} tensors; the loss {loss!r} takes one, give a function (outputs, target)"
+        )
     return outputs[0]
 
 
@@ -108,18 +114,27 @@ def direction_and_scale(gradients: Sequence[Tensor], outputs: Sequence[Tensor]) 
     return Cotangent(direction, scale)
 
 
-def _gradient_of_function(loss: Callable[..., Tensor], label: Label | None, outputs: tuple[Tensor, ...], images: Tensor,
-                          samples: slice) -> list[Tensor]:
+def _gradient_of_function(
+    loss: Callable[..., Tensor], label: Label | None, outputs: tuple[Tensor, ...], images: Tensor, samples: slice
+) -> list[Tensor]:
     with torch.enable_grad():
         leaves = [output.requires_grad_(output.is_floating_point()) for output in outputs]
         as_returned = leaves[0] if len(leaves) == 1 else tuple(leaves)
-        losses = loss(as_returned) if label is None else loss(as_returned, target(label, outputs[0].detach(), images, samples))
+        losses = (
+            loss(as_returned)
+            if label is None
+            else loss(as_returned, target(label, outputs[0].detach(), images, samples))
+        )
     if not isinstance(losses, Tensor) or losses.shape != (len(images),):
         got = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
         raise ValueError(f"loss must return one number a sample, shape ({len(images)},), got {got}")
     if not losses.isfinite().all():
-        raise ValueError(f"the loss is NaN or infinite, first for image {samples.start + int((~losses.isfinite()).nonzero()[0])}")
+        raise ValueError(
+            f"the loss is NaN or infinite, first for image {samples.start + int((~losses.isfinite()).nonzero()[0])}"
+        )
     with torch.enable_grad():  # the caller may have gradients off
         total = losses.sum()
     gradients = torch.autograd.grad(total, leaves, allow_unused=True)
-    return [(torch.zeros_like(leaf) if g is None else g).unsqueeze(1) for leaf, g in zip(leaves, gradients, strict=True)]
+    return [
+        (torch.zeros_like(leaf) if g is None else g).unsqueeze(1) for leaf, g in zip(leaves, gradients, strict=True)
+    ]

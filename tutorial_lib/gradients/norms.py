@@ -10,11 +10,18 @@ from tutorial_lib.gradients.engine import ask
 from tutorial_lib.gradients.guards import Network, checked_images
 from tutorial_lib.gradients.losses import Loss, contrast_gradient, output_gradient
 from tutorial_lib.gradients.rules import SampleGradients
-from tutorial_lib.gradients.targets import Label
+from tutorial_lib.gradients.targets import Label, check_length
 
 
-def squared_norms(model: nn.Module, images: Tensor, label: Label | None = "ones", loss: Loss = "bce", *,
-                  parameters: Sequence[str] | None = None, memory_budget: int | None = None) -> tuple[Tensor, tuple[str, ...]]:
+def squared_norms(
+    model: nn.Module,
+    images: Tensor,
+    label: Label | None = "ones",
+    loss: Loss = "bce",
+    *,
+    parameters: Sequence[str] | None = None,
+    memory_budget: int | None = None,
+) -> tuple[Tensor, tuple[str, ...]]:
     r"""Squared L2 norm of each sample's loss gradient, for each parameter tensor: the gradient feature of the course.
 
     .. math:: S_{np} = \Big\| \frac{\partial\, \ell(f(x_n), y_n)}{\partial \theta_p} \Big\|_2^2
@@ -51,12 +58,20 @@ def squared_norms(model: nn.Module, images: Tensor, label: Label | None = "ones"
     """
     network = Network.inspect(model)
     names = network.names(parameters)
-    answers = ask(network, checked_images(images, network), names, _squared, output_gradient(label, loss), memory_budget)
+    images = checked_images(images, network)
+    check_length(label, len(images))
+    answers = ask(network, images, names, _squared, output_gradient(label, loss), memory_budget)
     return (answers.values * answers.scale.square().unsqueeze(2)).squeeze(1).to(images.device), names
 
 
-def contrast_squared_norms(model: nn.Module, images: Tensor, loss: Loss = "ce", *, parameters: Sequence[str] | None = None,
-                           memory_budget: int | None = None) -> Tensor:
+def contrast_squared_norms(
+    model: nn.Module,
+    images: Tensor,
+    loss: Loss = "ce",
+    *,
+    parameters: Sequence[str] | None = None,
+    memory_budget: int | None = None,
+) -> Tensor:
     """`squared_norms` for every one-hot label: what would have to change for the image to be each of the C classes.
 
     One forward pass; then the C backward passes run as one, so that what depends on the input of a layer alone is done once.

@@ -33,13 +33,19 @@ def n_ones(n: int) -> Callable[[Tensor], Tensor]:
     return label
 
 
+def check_length(label: Label | None, samples: int) -> None:
+    """A label tensor with an entry a sample must have one for every sample."""
+    if isinstance(label, Tensor) and len(label) != samples and (label.dim() > 1 or not label.is_floating_point()):
+        raise ValueError(f"the label has {len(label)} entries for {samples} images")
+
+
 def target(label: Label, outputs: Tensor, images: Tensor, samples: slice) -> Tensor:
     """The target of the outputs that ``label`` means, in the outputs' shape and type.
 
     Args:
         label: a name: ``"ones"``, ``"zeros"``, ``"uniform"`` (1/K each), ``"predicted"`` (one-hot, the largest logit), ``"input"`` (the
             images themselves, for an autoencoder); an ``int`` Q (one-hot, the same class for every image); a tensor of class indices
-            (N,), of one target for all (K,), or of targets in the outputs' shape; a function of the outputs, such as `n_ones`.
+            (N,), of one target (K,) for all, or of one a sample in the outputs' shape; a function of the outputs, such as `n_ones`.
         outputs: (n, K), or (n, ...) for what is not a classifier.
         images: (n, ...).
         samples: which of the N samples these are.
@@ -48,23 +54,26 @@ def target(label: Label, outputs: Tensor, images: Tensor, samples: slice) -> Ten
         ValueError: unknown name, class out of range, wrong shape. TypeError: anything else.
     """
     if isinstance(label, str) and label not in NAMES:
-        raise ValueError(f"unknown label {label!r}; there are {', '.join(map(repr, NAMES))}, a class, a tensor or a function of the outputs")
+        raise ValueError(
+            f"unknown label {label!r}; there are {', '.join(map(repr, NAMES))}, a class, a tensor or a function of the outputs"
+        )
     if isinstance(label, str):
         if label == "input":
             wanted = images
         elif label == "predicted":
-            wanted = _one_hot(outputs.argmax(1), outputs)
+            return _one_hot(outputs.argmax(1), outputs)
         else:
-            value = {"ones": 1.0, "zeros": 0.0, "uniform": 1 / outputs.shape[1]}[label]
-            wanted = torch.full_like(outputs, value)
+            return torch.full_like(outputs, {"ones": 1.0, "zeros": 0.0, "uniform": 1 / outputs.shape[1]}[label])
     elif isinstance(label, int):
-        wanted = _one_hot(torch.full((len(outputs),), label, device=outputs.device), outputs)
+        return _one_hot(torch.full((len(outputs),), label, device=outputs.device), outputs)
     elif isinstance(label, Tensor):
         wanted = _from_tensor(label, outputs, samples)
     elif callable(label):
         wanted = label(outputs)
     else:
-        raise TypeError(f"label must be a name, a class, a tensor or a function of the outputs, got {type(label).__name__}")
+        raise TypeError(
+            f"label must be a name, a class, a tensor or a function of the outputs, got {type(label).__name__}"
+        )
     if wanted.shape != outputs.shape:
         raise ValueError(f"the label has the shape {tuple(wanted.shape)}, the network's output {tuple(outputs.shape)}")
     if not wanted.isfinite().all():
@@ -76,16 +85,16 @@ def _one_hot(classes: Tensor, outputs: Tensor) -> Tensor:
     if outputs.dim() != 2:
         raise ValueError(f"a class is a label for logits (N, K), but the network returns {tuple(outputs.shape)}")
     if classes.min() < 0 or classes.max() >= outputs.shape[1]:
-        raise ValueError(f"classes must lie in 0..{outputs.shape[1] - 1}, got {int(classes.min())}..{int(classes.max())}")
-    return torch.nn.functional.one_hot(classes, outputs.shape[1])
+        raise ValueError(
+            f"classes must lie in 0..{outputs.shape[1] - 1}, got {int(classes.min())}..{int(classes.max())}"
+        )
+    return torch.nn.functional.one_hot(classes, outputs.shape[1]).to(outputs.dtype)
 
 
 def _from_tensor(label: Tensor, outputs: Tensor, samples: slice) -> Tensor:
     label = label.to(outputs.device)
     if label.dim() == 1 and not label.is_floating_point():
-        if len(label) < samples.stop:
-            raise ValueError(f"label holds {len(label)} classes, fewer than there are images")
         return _one_hot(label[samples].long(), outputs)
-    if label.shape == outputs.shape[1:]:
-        return label.expand_as(outputs)
+    if label.dim() == 1:
+        return label.expand_as(outputs) if len(label) == outputs.shape[1] else label
     return label[samples]

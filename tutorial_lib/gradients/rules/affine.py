@@ -27,12 +27,16 @@ class Affine(Use):
         trailing: how many axes of size 1 to read behind the parameters' own (channels that come before positions).
     """
 
-    def __init__(self, input: Tensor, scale: Tensor | None = None, shift: Tensor | None = None, trailing: int = 0) -> None:
+    def __init__(
+        self, input: Tensor, scale: Tensor | None = None, shift: Tensor | None = None, trailing: int = 0
+    ) -> None:
         super().__init__(input, scale=scale, shift=shift)
         if not isinstance(input, Tensor):
             raise Unsupported("a parameter times or plus a number")
         self.views = {
-            role: (*parameter.shape, *[1] * trailing) for role, parameter in self.parameters.items() if parameter is not None
+            role: (*parameter.shape, *[1] * trailing)
+            for role, parameter in self.parameters.items()
+            if parameter is not None
         }
         for shape in self.views.values():
             if len(shape) > input.dim() or (len(shape) == input.dim() and shape[0] != 1):
@@ -48,7 +52,9 @@ class Affine(Use):
             return x + shift
         return x * scale if shift is None else torch.addcmul(shift, x, scale)
 
-    def backward(self, x: Tensor, g: Tensor, needs_input_gradient: bool) -> tuple[Tensor | None, dict[str, SampleGradients]]:
+    def backward(
+        self, x: Tensor, g: Tensor, needs_input_gradient: bool
+    ) -> tuple[Tensor | None, dict[str, SampleGradients]]:
         labels = len(g) // len(x)
         gradients: dict[str, SampleGradients] = {}
         scale = self._view("scale")
@@ -75,23 +81,44 @@ def _sum_to(values: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 # ------------------------------------------------------------------ normalisations
-def layer_norm(input: Tensor, normalized_shape: list[int], weight: Tensor | None = None, bias: Tensor | None = None,
-               eps: float = 1e-5, *_: object) -> Affine:
+def layer_norm(
+    input: Tensor,
+    normalized_shape: list[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *_: object,
+) -> Affine:
     return Affine(F.layer_norm(input, normalized_shape, None, None, eps), weight, bias)
 
 
-def rms_norm(input: Tensor, normalized_shape: list[int], weight: Tensor | None = None, eps: float | None = None) -> Affine:
+def rms_norm(
+    input: Tensor, normalized_shape: list[int], weight: Tensor | None = None, eps: float | None = None
+) -> Affine:
     return Affine(F.rms_norm(input, normalized_shape, None, eps), weight)
 
 
-def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
-               eps: float = 1e-5, *_: object) -> Affine:
+def group_norm(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *_: object,
+) -> Affine:
     return Affine(F.group_norm(input, num_groups, None, None, eps), weight, bias, trailing=input.dim() - 2)
 
 
-def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None,
-                  weight: Tensor | None = None, bias: Tensor | None = None, use_input_stats: bool = True,
-                  momentum: float = 0.1, eps: float = 1e-5) -> Affine:
+def instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Affine:
     normalised = F.instance_norm(input, running_mean, running_var, None, None, use_input_stats, momentum, eps)
     return Affine(normalised, weight, bias, trailing=input.dim() - 2)
 

@@ -18,7 +18,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-SCRATCH_BYTES = 1 << 20
+SCRATCH_BYTES = 3 << 19
 """Temporary memory that a rule uses at once, a thread: half of a processor core's own cache. Twice as much costs a convolution
 10 % of its time, ten times as much half of it; with less, small layers spend their time on calls."""
 
@@ -45,7 +45,8 @@ class SampleGradients:
         """Inner products with ``reference`` (of the parameter's shape) and squared norms, each (M,)."""
         inner, squared = [], []
         for part in self._parts():
-            gradients = self.dense(*part).flatten(1)
+            gradients = self.dense(*part)
+            gradients = gradients.reshape(len(gradients), -1)
             inner.append(gradients @ reference.flatten().to(gradients.dtype))
             squared.append(squared_sum(gradients))
         return joined(inner), joined(squared)
@@ -58,14 +59,14 @@ class Formed(SampleGradients):
     """Gradients that exist already, (M, *shape): biases, scales, sums over several uses."""
 
     def __init__(self, gradients: Tensor, labels: int = 1) -> None:
-        self.gradients = precise(gradients)
-        self.samples, self.labels, self.shape = len(gradients) // labels, labels, gradients.shape[1:]
+        self.gradients, self.labels = gradients, labels
+        self.samples, self.shape = len(gradients) // labels, gradients.shape[1:]
 
     def dense(self, first: int = 0, last: int | None = None) -> Tensor:
-        return self.gradients[first * self.labels : None if last is None else last * self.labels]
+        return precise(self.gradients[first * self.labels : None if last is None else last * self.labels])
 
     def squared_norms(self) -> Tensor:
-        return squared_sum(self.gradients)
+        return squared_sum(precise(self.gradients))
 
 
 class Use:
@@ -83,11 +84,17 @@ class Use:
         self.parameters = parameters
         self.names: dict[str, str] = {}  # by role, of those that are asked about
 
+    def typed(self, dtype: torch.dtype) -> list[Tensor | None]:
+        """The parameters in the type that autocast computes in."""
+        return [None if tensor is None else tensor.to(dtype) for tensor in self.parameters.values()]
+
     def output(self, x: Tensor) -> Tensor:
         """y."""
         raise NotImplementedError
 
-    def backward(self, x: Tensor, g: Tensor, needs_input_gradient: bool) -> tuple[Tensor | None, dict[str, SampleGradients]]:
+    def backward(
+        self, x: Tensor, g: Tensor, needs_input_gradient: bool
+    ) -> tuple[Tensor | None, dict[str, SampleGradients]]:
         """dL/dx (M, ...), or None if nobody needs it, and the gradients of each parameter by role."""
         raise NotImplementedError
 
@@ -99,6 +106,9 @@ class Unsupported(Exception):
 # ------------------------------------------------------------------ arithmetic
 def squared_sum(tensor: Tensor) -> Tensor:
     """Sum of squares over all but the first axis. (A vector norm in float32 loses digits on long vectors.)"""
+    if len(tensor) == 1:
+        vector = tensor.reshape(-1)
+        return torch.dot(vector, vector).unsqueeze(0)
     if tensor.dim() != 2:
         tensor = tensor.reshape(len(tensor), -1)
     return tensor.square().sum(1)

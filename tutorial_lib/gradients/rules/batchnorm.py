@@ -15,14 +15,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tutorial_lib.gradients.rules.base import Formed, SampleGradients, Unsupported, Use, precise
+from tutorial_lib.gradients.rules.base import Formed, SampleGradients, Unsupported, Use, parts, precise, scratch_numbers
 
 
 class BatchNorm(Use):
     """``torch.nn.functional.batch_norm`` with ``training=False``."""
 
-    def __init__(self, input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
-                 bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5) -> None:
+    def __init__(
+        self,
+        input: Tensor,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        training: bool = False,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> None:
         if training or running_mean is None or running_var is None:
             raise ValueError(
                 "batch normalisation on batch statistics mixes the samples of a batch, so a sample has no gradient of its own; "
@@ -38,21 +47,49 @@ class BatchNorm(Use):
             x, self.parameters["weight"], self.parameters["bias"], self.mean, self.variance, False, 0.0, self.eps, False
         )
 
-    def backward(self, x: Tensor, g: Tensor, needs_input_gradient: bool) -> tuple[Tensor | None, dict[str, SampleGradients]]:
-        x, g_precise = precise(x), precise(g)
-        labels = len(g) // len(x)
-        if labels > 1:
-            x = x.repeat_interleave(labels, 0)
+    def backward(
+        self, x: Tensor, g: Tensor, needs_input_gradient: bool
+    ) -> tuple[Tensor | None, dict[str, SampleGradients]]:
+        x, g, labels = precise(x), precise(g), len(g) // len(x)
+        gx, dscale, dshift = (self._one_label if labels == 1 else self._all_labels)(x, g, needs_input_gradient)
+        return gx, {"weight": Formed(dscale.view(len(g), -1), labels), "bias": Formed(dshift.view(len(g), -1), labels)}
+
+    def _one_label(self, x: Tensor, g: Tensor, needs_input_gradient: bool) -> tuple[Tensor | None, Tensor, Tensor]:
         images, channels = x.shape[:2]
         one_image = (1, images * channels, -1)
-        scale, mean, variance = (torch.cat([vector] * images) for vector in (self.parameters["weight"], self.mean, self.variance))
+        scale, mean, variance = (
+            torch.cat([vector] * images) for vector in (self.parameters["weight"], self.mean, self.variance)
+        )
         unused = scale.new_empty(0)  # where batch statistics would be
         gx, dscale, dshift = torch.ops.aten.native_batch_norm_backward.default(
-            g_precise.reshape(one_image), x.reshape(one_image), scale, mean, variance, unused, unused, False, self.eps,
+            g.reshape(one_image),
+            x.reshape(one_image),
+            scale,
+            mean,
+            variance,
+            unused,
+            unused,
+            False,
+            self.eps,
             (needs_input_gradient, True, True),
         )
-        gradients = {
-            "weight": Formed(dscale.view(images, channels), labels),
-            "bias": Formed(dshift.view(images, channels), labels),
-        }
-        return (gx.view(g.shape) if needs_input_gradient else None), gradients
+        return (gx.view(g.shape) if needs_input_gradient else None), dscale, dshift
+
+    def _all_labels(self, x: Tensor, g: Tensor, needs_input_gradient: bool) -> tuple[Tensor | None, Tensor, Tensor]:
+        """The same sums some samples at a time, so that x need not be repeated for every label."""
+        samples, channels = x.shape[:2]
+        x, g_flat = (
+            x.reshape(samples, 1, channels, -1),
+            g.reshape(samples, len(g) // samples, channels, -1),
+        )  # (N, L, C, T)
+        inverse = (self.variance + self.eps).rsqrt().unsqueeze(1)
+        slope, mean = self.parameters["weight"].unsqueeze(1) * inverse, self.mean.unsqueeze(1)
+        gx = torch.empty_like(g_flat) if needs_input_gradient else None
+        dscale, dshift = g_flat.new_empty(2, *g_flat.shape[:3])
+        for first, last in parts(samples, 2 * g_flat[0].numel(), scratch_numbers(x)):
+            some = g_flat[first:last]
+            torch.sum(some * ((x[first:last] - mean) * inverse), -1, out=dscale[first:last])
+            torch.sum(some, -1, out=dshift[first:last])
+            if gx is not None:
+                torch.mul(some, slope, out=gx[first:last])
+        return (None if gx is None else gx.view(g.shape)), dscale, dshift

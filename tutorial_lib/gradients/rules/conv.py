@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -62,31 +63,45 @@ class Correlation(SampleGradients):
         self.stride, self.padding, self.dilation = stride, padding, dilation
 
     def squared_norms(self) -> Tensor:
-        outputs, inputs, kh, kw = self.shape
-        (H, W), (h, w) = self.x.shape[2:], self.g.shape[2:]
-        S, T = H * W, h * w
-        if gram_is_cheaper(
-            direct=T * inputs * kh * kw * outputs, gram=S * S * inputs + T * T * outputs, elementwise=(kh + kw + 2) * T * T
-        ):
-            ranges = parts(self.samples, S * S + (h * W) ** 2 + (1 + self.labels) * T * T, scratch_numbers(self.x))
+        if self._prefers_gram():
+            (H, W), (h, w) = self.x.shape[2:], self.g.shape[2:]
+            numbers = (H * W) ** 2 + (h * W) ** 2 + (1 + self.labels) * (h * w) ** 2
+            ranges = parts(self.samples, numbers, scratch_numbers(self.x))
             return joined([self._gram(first, last) for first, last in ranges])
-        squared = [rows.square_().view(kh, -1, outputs * kw * inputs).sum(-1) for rows in self._kernel_rows()]
+        kh = self.shape[2]
+        squared = [rows.square_().view(kh, -1, prod(self.shape) // kh).sum(-1) for rows in self._kernel_rows()]
         return joined(squared, dim=1).sum(0)
 
     def moments(self, reference: Tensor) -> tuple[Tensor, Tensor]:
-        outputs, inputs, kh, kw = self.shape
-        by_row = reference.view(self.shape).to(self.x.dtype).permute(2, 0, 3, 1).reshape(kh, -1, 1)
+        reference = reference.view(self.shape).to(self.x.dtype)
+        if self._prefers_gram():  # <dW, V> = <g, V * x>: the layer, with the reference as its weight
+            through = F.conv2d(self.x, reference, None, self.stride, self.padding, self.dilation)
+            through = through[:, :, : self.g.shape[2], : self.g.shape[3]].reshape(self.samples, 1, -1)
+            return (self.g.view(self.samples, self.labels, -1) * through).sum(-1).flatten(), self.squared_norms()
+        kh = self.shape[2]
+        by_row = reference.permute(2, 0, 3, 1).reshape(kh, -1, 1)
         inner, squared = [], []
         for rows in self._kernel_rows():
-            rows = rows.view(kh, -1, outputs * kw * inputs)
+            rows = rows.view(kh, -1, by_row.shape[1])
             inner.append(torch.bmm(rows, by_row).squeeze(2))
             squared.append(rows.square_().sum(-1))
         return joined(inner, dim=1).sum(0), joined(squared, dim=1).sum(0)
 
+    def _prefers_gram(self) -> bool:
+        outputs, inputs, kh, kw = self.shape
+        S, T = prod(self.x.shape[2:]), prod(self.g.shape[2:])
+        return gram_is_cheaper(
+            direct=T * inputs * kh * kw * outputs,
+            gram=S * S * inputs + T * T * outputs,
+            elementwise=(kh + kw + 2) * T * T,
+        )
+
     def dense(self, first: int = 0, last: int | None = None) -> Tensor:
         outputs, inputs, kh, kw = self.shape
         some = self[slice(first, self.samples if last is None else last)]
-        return joined([rows.view(kh, -1, outputs, kw, inputs).permute(1, 2, 4, 0, 3).clone() for rows in some._kernel_rows()])
+        return joined(
+            [rows.view(kh, -1, outputs, kw, inputs).permute(1, 2, 4, 0, 3).clone() for rows in some._kernel_rows()]
+        )
 
     def __getitem__(self, samples: slice | Tensor) -> Correlation:
         """The same for some of the samples."""
@@ -101,7 +116,10 @@ class Correlation(SampleGradients):
         (down, across), (above, left), (apart, aside) = self.stride, self.padding, self.dilation
         height, width, row = H + 2 * above, W + 2 * left, kw * inputs
         # kernel row i meets lines down·t + apart·i of the padded input: phase + down·(skip + t)
-        phases = [list(rows) for _, rows in groupby(sorted(range(kh), key=lambda i: apart * i % down), lambda i: apart * i % down)]
+        phases = [
+            list(rows)
+            for _, rows in groupby(sorted(range(kh), key=lambda i: apart * i % down), lambda i: apart * i % down)
+        ]
         lines = max(apart * i // down for i in range(kh)) + h
 
         products_size = kh * self.labels * outputs * row
@@ -116,20 +134,28 @@ class Correlation(SampleGradients):
         x = self.x.permute(0, 2, 3, 1)
         G = self.g.reshape(self.samples, self.labels * outputs, h * w)
         for first, last in ranges:
-            n = last - first
-            inside[:n] = x[first:last]
+            if last - first < most:  # the last samples may be fewer
+                inside, buffer, windows, products = (
+                    inside[: last - first],
+                    buffer[: last - first],
+                    windows[: last - first],
+                    products[:, : last - first],
+                )
+            inside.copy_(x[first:last])
+            here = G[first:last]
             for rows in phases:
                 phase = apart * rows[0] % down
                 found = min(lines, -(-(height - phase) // down))
-                buffer[:n, :found] = padded.as_strided(
-                    (n, found, w, kw, inputs),
+                under_kernel = padded.as_strided(
+                    (last - first, found, w, kw, inputs),
                     (height * width * inputs, down * width * inputs, across * inputs, aside * inputs, 1),
                     phase * width * inputs,
                 )
+                buffer[:, :found].copy_(under_kernel)
                 for i in rows:
                     skip = apart * i // down * w
-                    torch.bmm(G[first:last], windows[:n, skip : skip + h * w], out=products[i, :n])
-            yield products[:, :n]
+                    torch.bmm(here, windows[:, skip : skip + h * w], out=products[i])
+            yield products
 
     # ------------------------------------------------------------------ Gram form
     def _gram(self, first: int, last: int) -> Tensor:
@@ -174,7 +200,14 @@ class Volume(SampleGradients):
         x, g = self.x[first:last], self.g[first * self.labels : None if last is None else last * self.labels]
         template = x.new_empty(1).expand(len(g) * self.shape[0], *self.shape[1:])  # only its shape is read
         return torch.ops.aten.convolution_backward(
-            g.reshape(1, -1, *g.shape[2:]), x.reshape(1, -1, *x.shape[2:]), template, None, *self.settings, False, (0, 0, 0), len(x),
+            g.reshape(1, -1, *g.shape[2:]),
+            x.reshape(1, -1, *x.shape[2:]),
+            template,
+            None,
+            *self.settings,
+            False,
+            (0, 0, 0),
+            len(x),
             (False, True, False),
         )[1].view(-1, *self.shape)
 
@@ -199,8 +232,15 @@ class Grouped(SampleGradients):
         return values.unflatten(0, (-1, self.groups, self.labels)).transpose(1, 2)
 
 
-def correlation(x: Tensor, g: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int],
-                dilation: Sequence[int], groups: int) -> SampleGradients:
+def correlation(
+    x: Tensor,
+    g: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> SampleGradients:
     """The gradients of a convolution's weight, whatever its dimensions; x is (N, I, ...), g is (M, O, ...)."""
     if groups > 1:
         labels = len(g) // len(x)
@@ -213,8 +253,9 @@ def correlation(x: Tensor, g: Tensor, kernel: Sequence[int], stride: Sequence[in
         x, g = x.unsqueeze(2), g.unsqueeze(2)
         kernel, stride, padding, dilation = (1, *kernel), (1, *stride), (0, *padding), (1, *dilation)
     if tuple(kernel) == (1, 1) and not any(padding):
+        (h, w), (down, across) = g.shape[2:], stride
         if max(stride) > 1:
-            x = x[:, :, :: stride[0], :: stride[1]]
+            x = x[:, :, : h * down : down, : w * across : across]
         return OuterProducts(x.flatten(2), g.flatten(2))
     return Correlation(x, g, kernel, stride, padding, dilation)
 
@@ -230,8 +271,16 @@ class Convolution(Use):
 
     transposed = False
 
-    def __init__(self, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | Sequence[int] = 1,
-                 padding: int | str | Sequence[int] = 0, dilation: int | Sequence[int] = 1, groups: int = 1) -> None:
+    def __init__(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: int | Sequence[int] = 1,
+        padding: int | str | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+    ) -> None:
         dimensions = weight.dim() - 2
         if input.dim() != weight.dim():
             raise Unsupported("a convolution without a batch dimension")
@@ -247,18 +296,32 @@ class Convolution(Use):
         super().__init__(autocast(input), weight=weight, bias=bias)
 
     def output(self, x: Tensor) -> Tensor:
+        weight, bias = self.typed(x.dtype)
         return torch.convolution(
-            x, self.parameters["weight"], self.parameters["bias"], self.stride, self.padding, self.dilation, self.transposed,
-            self.output_padding, self.groups,
+            x, weight, bias, self.stride, self.padding, self.dilation, self.transposed, self.output_padding, self.groups
         )
 
-    def backward(self, x: Tensor, g: Tensor, needs_input_gradient: bool) -> tuple[Tensor | None, dict[str, SampleGradients]]:
+    def backward(
+        self, x: Tensor, g: Tensor, needs_input_gradient: bool
+    ) -> tuple[Tensor | None, dict[str, SampleGradients]]:
         gx = None
         if needs_input_gradient:
-            like = x if len(g) == len(x) else x.new_empty(1).expand(len(g), *x.shape[1:])  # only its shape is read
+            like = (
+                x if len(g) == len(x) else torch.empty_like(x[:1].expand(len(g), *x.shape[1:]))
+            )  # only its shape is read
+            weight, _ = self.typed(g.dtype)
             gx = torch.ops.aten.convolution_backward.default(
-                g, like.to(g.dtype), self.parameters["weight"].to(g.dtype), None, self.stride, self.padding, self.dilation,
-                self.transposed, self.output_padding, self.groups, (True, False, False),
+                g,
+                like.to(g.dtype),
+                weight,
+                None,
+                self.stride,
+                self.padding,
+                self.dilation,
+                self.transposed,
+                self.output_padding,
+                self.groups,
+                (True, False, False),
             )[0]
         gradients = {"weight": self.weight_gradients(x, g)}
         if self.parameters["bias"] is not None:
@@ -278,9 +341,17 @@ class TransposedConvolution(Convolution):
 
     transposed = True
 
-    def __init__(self, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | Sequence[int] = 1,
-                 padding: int | Sequence[int] = 0, output_padding: int | Sequence[int] = 0, groups: int = 1,
-                 dilation: int | Sequence[int] = 1) -> None:
+    def __init__(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] = 0,
+        output_padding: int | Sequence[int] = 0,
+        groups: int = 1,
+        dilation: int | Sequence[int] = 1,
+    ) -> None:
         super().__init__(input, weight, bias, stride, padding, dilation, groups)
         self.output_padding = _spread(output_padding, weight.dim() - 2)
 

@@ -28,7 +28,9 @@ class Rows(SampleGradients):
     def dense(self, first: int = 0, last: int | None = None) -> Tensor:
         some = slice(first * self.labels, None if last is None else last * self.labels)
         tokens = self.tokens[some]
-        return _sums(tokens + self.shape[0] * _numbers(tokens), self.g[some], len(tokens) * self.shape[0]).view(-1, *self.shape)
+        return _sums(tokens + self.shape[0] * _numbers(tokens), self.g[some], len(tokens) * self.shape[0]).view(
+            -1, *self.shape
+        )
 
     def squared_norms(self) -> Tensor:
         used, row = torch.unique(self.tokens + self.shape[0] * _numbers(self.tokens), return_inverse=True)
@@ -48,8 +50,16 @@ def _numbers(tokens: Tensor) -> Tensor:
 class Embedding(Use):
     """``torch.nn.functional.embedding`` on tokens (N, ...)."""
 
-    def __init__(self, input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
-                 norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False) -> None:
+    def __init__(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
+    ) -> None:
         if max_norm is not None or scale_grad_by_freq:
             raise Unsupported("an embedding that rescales its rows or gradients")
         super().__init__(input, weight=weight)
@@ -59,7 +69,9 @@ class Embedding(Use):
     def output(self, x: Tensor) -> Tensor:
         return F.embedding(x, self.parameters["weight"])
 
-    def backward(self, x: Tensor, g: Tensor, needs_input_gradient: bool) -> tuple[Tensor | None, dict[str, SampleGradients]]:
+    def backward(
+        self, x: Tensor, g: Tensor, needs_input_gradient: bool
+    ) -> tuple[Tensor | None, dict[str, SampleGradients]]:
         tokens = x.reshape(len(x), -1)
         g = g.reshape(len(g), -1, g.shape[-1])
         if self.padding is not None:  # the row of the padding token is constant

@@ -66,7 +66,7 @@ class OuterProducts(SampleGradients):
         if self.positions > min(self.shape):
             return super().moments(reference)  # the gradients are small: form them once for both
         through = reference.view(self.shape).to(self.x.dtype) @ self.x  # the layer, with the reference as its weight
-        products = self.g.view(self.samples, self.labels, -1) * through.view(self.samples, 1, -1)
+        products = self.g.reshape(self.samples, self.labels, -1) * through.reshape(self.samples, 1, -1)
         return products.sum(-1).flatten(), self.squared_norms()
 
     def _some(self, first: int, last: int | None) -> tuple[Tensor, Tensor]:
@@ -75,7 +75,9 @@ class OuterProducts(SampleGradients):
     def _gram(self, x: Tensor, g: Tensor) -> Tensor:
         by_sample = g.unflatten(0, (len(x), -1))
         return gram_norms(
-            torch.bmm(x.mT, x), torch.bmm(g.mT, g), lambda n: squared_sum(OuterProducts(x[n], by_sample[n].flatten(0, 1)).dense())
+            torch.bmm(x.mT, x),
+            torch.bmm(g.mT, g),
+            lambda n: squared_sum(OuterProducts(x[n], by_sample[n].flatten(0, 1)).dense()),
         )
 
 
@@ -87,11 +89,13 @@ class Linear(Use):
         self.free_axes = input.dim() - 1
 
     def output(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.parameters["weight"], self.parameters["bias"])
+        return F.linear(x, *self.typed(x.dtype))
 
-    def backward(self, x: Tensor, g: Tensor, needs_input_gradient: bool) -> tuple[Tensor | None, dict[str, SampleGradients]]:
+    def backward(
+        self, x: Tensor, g: Tensor, needs_input_gradient: bool
+    ) -> tuple[Tensor | None, dict[str, SampleGradients]]:
         labels = len(g) // len(x)
-        gx = g @ self.parameters["weight"].to(g.dtype) if needs_input_gradient else None
+        gx = g @ self.typed(g.dtype)[0] if needs_input_gradient else None
         X = x.flatten(1, -2) if x.dim() > 2 else x.unsqueeze(1)  # (N, T, I)
         G = g.flatten(1, -2) if g.dim() > 2 else g.unsqueeze(1)  # (M, T, O)
         gradients: dict[str, SampleGradients] = {"weight": OuterProducts(X.mT, G.mT)}

@@ -1,0 +1,87 @@
+"""``python -m tutorial_lib benchmark gradients``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+__all__ = ["register"]
+
+
+def register(subparsers: Any) -> None:
+    """Add the command ``benchmark``."""
+    command = subparsers.add_parser(
+        "benchmark",
+        help="measure what gradient features cost on this machine",
+        description="Time the library's gradient features beside the plain training step and other libraries, interleaved in one process.",
+        epilog="Ratios are to one batched forward and backward pass. On a machine with other work, use --threads 1.",
+    )
+    command.add_argument("name", choices=["gradients"], help="what to measure")
+    command.add_argument(
+        "--quick",
+        action="store_true",
+        help="two networks and small batches, two minutes; writes no files unless --out is given",
+    )
+    command.add_argument("--threads", type=int, default=None, metavar="N", help="CPU threads (default: torch's choice)")
+    command.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
+    command.add_argument(
+        "--seconds", type=float, default=None, metavar="S", help="time for each comparison (default 20; quick: 2)"
+    )
+    command.add_argument(
+        "--networks", nargs="+", metavar="NAME", help="resnet18 resnet20 small_cnn densenet_bc_100_12 (default: all)"
+    )
+    command.add_argument("--batches", nargs="+", type=int, metavar="N", help="batch sizes (default 1 8 32 128)")
+    command.add_argument("--no-memory", action="store_true", help="leave out peak memory")
+    command.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="where to write the table and the picture (default: the library's own results)",
+    )
+    command.set_defaults(run=_run, error=command.error)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    import dataclasses
+
+    import torch
+
+    from tutorial_lib.benchmarks import gradients
+    from tutorial_lib.benchmarks.networks import CLASSIFIERS
+    from tutorial_lib.benchmarks.pictures import cost_figure
+    from tutorial_lib.experiments.rows import provenance, write_rows
+    from tutorial_lib.plots import use_style
+
+    device = torch.device(arguments.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        arguments.error("torch sees no CUDA device; leave --device out to measure on the CPU")
+    for name in arguments.networks or ():
+        if name not in CLASSIFIERS:
+            arguments.error(f"unknown network {name!r}; there are {', '.join(CLASSIFIERS)}")
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    plan = gradients.Plan.quick() if arguments.quick else gradients.Plan()
+    changes = {"networks": arguments.networks, "batches": arguments.batches, "seconds": arguments.seconds}
+    plan = dataclasses.replace(plan, **{name: value for name, value in changes.items() if value is not None})
+    if arguments.no_memory:
+        plan = dataclasses.replace(plan, memory=False)
+
+    threads = torch.get_num_threads()
+    source = provenance(" ".join(["python -m tutorial_lib", *sys.argv[1:]]), device)
+    if device.type == "cpu":
+        source = dataclasses.replace(source, device=f"{source.device}, {threads} threads")
+    print(f"{source.device}; {source.versions}; ratios to one plain forward and backward pass", flush=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what other libraries have to say about their hooks
+        rows = list(gradients.run(plan, source, device, say=lambda text: print(text, flush=True)))
+    print(gradients.summary(rows))
+    out = arguments.out or (None if arguments.quick else gradients.RESULTS)
+    if out is not None:
+        use_style()
+        kept = write_rows(out / f"gradients_{device.type}.csv", rows)
+        cost_figure(kept).savefig(out / f"gradients_{device.type}.svg")
+        print(f"wrote {out / f'gradients_{device.type}.csv'} and .svg")
+    return 0

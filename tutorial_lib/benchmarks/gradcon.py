@@ -1,0 +1,152 @@
+"""What GradCON costs: a training step and the scores of a batch, beside the scheme of its authors' code.
+
+Two questions, each measured interleaved in this process:
+
+* a training step, in plain steps (forward, backward and update of the same network without a constraint);
+* scores of a batch, in forward passes of that batch.
+
+The published scheme is `tutorial_lib.benchmarks.gradcon_transcription`: a backward pass for every layer, and when
+scoring for every image. That both give the same numbers is tested.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from tutorial_lib.benchmarks.gradcon_transcription import RunningAverage, published_scores, published_step
+from tutorial_lib.benchmarks.gradients import RESULTS
+from tutorial_lib.benchmarks.timing import interleaved
+from tutorial_lib.detectors import GradCON
+from tutorial_lib.experiments.rows import Provenance, Row, make_row
+from tutorial_lib.gradcon import (
+    ALPHA,
+    Autoencoder,
+    GradientConstraint,
+    build_autoencoder,
+    decoder_weights,
+    training_step,
+)
+
+__all__ = ["EXPERIMENT", "RESULTS", "Plan", "run", "summary"]
+
+EXPERIMENT = "gradcon_benchmark"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run."""
+
+    shapes: Sequence[tuple[int, int, int]] = ((1, 28, 28), (3, 28, 28), (1, 8, 8))
+    batches: Sequence[int] = (64,)
+    seconds: float = 20.0
+
+    @classmethod
+    def quick(cls) -> Plan:
+        """Half a minute on one core."""
+        return cls(((1, 8, 8),), (64,), seconds=2.0)
+
+
+def run(plan: Plan, source: Provenance, device: torch.device, say: Callable[[str], None]) -> Iterator[Row]:
+    """Measure everything in the plan; rows come as they are measured."""
+    for shape in plan.shapes:
+        for batch in plan.batches:
+            study = "x".join(map(str, shape))
+            for question, prepare in (("training step", training), ("scores", scoring)):
+                baseline, methods = prepare(shape, batch, device)
+                seconds, ratios = interleaved(baseline, methods, plan.seconds, device)
+                unit = "plain step" if question == "training step" else "forward pass"
+                said = ", ".join(f"{name} {ratio.median:.2f}" for name, ratio in ratios.items())
+                say(f"{study}, {question}, N={batch}: {unit} {1e3 * seconds:.1f} ms; {said}")
+                row = partial(make_row, source, experiment=EXPERIMENT, study=study, condition=question, n=batch)
+                yield row(method=unit, metric="seconds", value=seconds)
+                for name, ratio in ratios.items():
+                    yield row(method=name, metric="ratio", value=ratio.median, seconds=ratio.median * seconds)
+                    yield row(method=name, metric="ratio, lower quartile", value=ratio.low)
+                    yield row(method=name, metric="ratio, upper quartile", value=ratio.high)
+
+
+Prepared = tuple[Callable[[], object], dict[str, Callable[[], object]]]
+
+#: Networks narrower than the published one, by the side of their images.
+WIDTHS = {8: 0.25}
+
+
+def _network(shape: tuple[int, int, int], device: torch.device) -> Autoencoder:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build_autoencoder("cae", shape, WIDTHS.get(shape[1], 1.0)).to(device)
+
+
+def _images(shape: tuple[int, int, int], batch: int, device: torch.device) -> Tensor:
+    return torch.rand(batch, *shape, generator=torch.Generator().manual_seed(0)).to(device)
+
+
+def training(shape: tuple[int, int, int], batch: int, device: torch.device) -> Prepared:
+    """One step of training: plain; constrained, as this library does it; constrained, as published."""
+    images = _images(shape, batch, device)
+
+    def step_of(constrained: bool) -> Callable[[], object]:
+        model = _network(shape, device).train()
+        constraint = GradientConstraint(model, ALPHA) if constrained else None
+        optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+
+        def step() -> None:
+            training_step(model, images, constraint)
+            optimizer.step()
+
+        return step
+
+    model = _network(shape, device).train()
+    weights = list(decoder_weights(model).values())
+    averages = [RunningAverage() for _ in weights]
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    methods: dict[str, Callable[[], object]] = {
+        "all layers at once": step_of(constrained=True),
+        "layer by layer (published)": lambda: published_step(model, weights, images, averages, optimizer, ALPHA),
+    }
+    return step_of(constrained=False), methods
+
+
+def scoring(shape: tuple[int, int, int], batch: int, device: torch.device) -> Prepared:
+    """Combined scores of a batch: as this library has them, and image by image as published."""
+    images, model = _images(shape, batch, device), _network(shape, device).train()
+    constraint = GradientConstraint(model, ALPHA)
+    for _ in range(2):
+        training_step(model, images, constraint)
+    detector = GradCON(model.eval(), constraint)
+    weights, averages = list(decoder_weights(model).values()), list(constraint.mean.values())
+    frozen = copy.deepcopy(model)
+
+    def forward() -> None:
+        with torch.no_grad():
+            frozen(images)
+
+    return forward, {
+        "whole batch": lambda: detector.predict(images),
+        "image by image (published)": lambda: published_scores(model, weights, images, averages, beta=0.12),
+    }
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """How many times faster than the published scheme, a line a shape and question."""
+    lines = []
+    for row in rows:
+        if row.metric == "ratio" and "(published)" not in row.method:
+            where = (row.study, row.condition, row.n)
+            published = [
+                other.value
+                for other in rows
+                if other.metric == "ratio"
+                and "(published)" in other.method
+                and (other.study, other.condition, other.n) == where
+            ]
+            lines += [
+                f"{row.study}, {row.condition}, N={row.n}: {value / row.value:.2f} times as fast" for value in published
+            ]
+    return "\n".join(lines)

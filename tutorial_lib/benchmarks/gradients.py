@@ -1,0 +1,208 @@
+"""What per-sample gradient features cost, in plain training steps.
+
+Four questions: norms for one label, norms for all classes, cosines with a reference, the last layer's gradients in closed form. Each is
+timed in this process, interleaved with the plain step (one batched forward and backward pass) that it is measured by, beside the
+ways that papers and libraries take to the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tutorial_lib.benchmarks import memory, networks, peers
+from tutorial_lib.benchmarks.timing import interleaved
+from tutorial_lib.experiments.rows import Provenance, Row, make_row, read_rows
+from tutorial_lib.gradients import alignment, contrast_squared_norms, introspective_features, squared_norms
+
+EXPERIMENT = "gradients_benchmark"
+OURS = "one pass"
+PLAIN = "plain step"
+RESULTS = Path(__file__).parent / "results"
+TOO_LARGE = 4 << 30
+"""Bytes of N full gradients from which on the ways that hold them all are left out."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run."""
+
+    networks: Sequence[str] = ("resnet18", "resnet20", "small_cnn", "densenet_bc_100_12")
+    batches: Sequence[int] = (1, 8, 32, 128)
+    classes: Sequence[int] = (10, 100)
+    contrast_batches: Sequence[int] = (8, 32)
+    seconds: float = 20.0
+    memory: bool = True
+
+    @classmethod
+    def quick(cls) -> Plan:
+        """A minute or two on two cores."""
+        return cls(("resnet20", "small_cnn"), (1, 8), (10,), (8,), seconds=2.0, memory=False)
+
+
+def ways(model: nn.Module, names: Iterable[str]) -> dict[str, Callable[[Tensor], object]]:
+    """The named ways to squared norms for the all-ones label, ready for the model; those that cannot be had are left out."""
+    ready: dict[str, Callable[[Tensor], object]] = {}
+    for name in names:
+        if name == OURS:
+            ready[name] = lambda x: squared_norms(model, x)
+        elif name == PLAIN:
+            ready[name] = lambda x: peers.plain_step(model, x, peers.all_ones)
+        else:
+            try:
+                way = peers.PEERS[name](model)
+            except ImportError:
+                continue
+            ready[name] = lambda x, way=way: way(model, x, peers.all_ones)
+    return ready
+
+
+def run(plan: Plan, source: Provenance, device: torch.device, say: Callable[[str], None]) -> Iterator[Row]:
+    """Measure everything in the plan; rows come as they are measured."""
+    tables = [
+        *((partial(norms, name, n)) for name in plan.networks for n in plan.batches),
+        *(
+            (partial(contrast, name, c, n))
+            for name in plan.networks
+            for c in plan.classes
+            for n in plan.contrast_batches
+        ),
+        *((partial(decoder, n)) for n in plan.batches if n > 1),
+        *((partial(closed_form, name, 32)) for name in plan.networks),
+    ]
+    for number, table in enumerate(tables, 1):
+        study, condition, n, baseline, methods = table(device)
+        say(f"[{number}/{len(tables)}] {study}, {condition}")
+        seconds, ratios = interleaved(baseline, methods, plan.seconds, device)
+        say(
+            f"    {PLAIN} {1e3 * seconds:.1f} ms; "
+            + ", ".join(f"{name} {ratio.median:.2f}" for name, ratio in ratios.items())
+        )
+        row = partial(make_row, source, experiment=EXPERIMENT, study=study, condition=condition, n=n)
+        yield row(method=PLAIN, metric="seconds", value=seconds)
+        for name, ratio in ratios.items():
+            yield row(method=name, metric="ratio", value=ratio.median, seconds=ratio.median * seconds)
+            yield row(method=name, metric="ratio, lower quartile", value=ratio.low)
+            yield row(method=name, metric="ratio, upper quartile", value=ratio.high)
+    if plan.memory:
+        for name in plan.networks:
+            for method in (PLAIN, OURS, *peers.PEERS):
+                used = memory.peak(name, 32, method, torch.get_num_threads(), str(device))
+                if used is not None:
+                    say(f"    {name}, peak memory at N=32, {method}: {used:.0f} MB")
+                    yield make_row(
+                        source,
+                        experiment=EXPERIMENT,
+                        study=name,
+                        method=method,
+                        condition="norms, N=32",
+                        metric="extra memory, MB",
+                        value=used,
+                        n=32,
+                    )
+
+
+Measured = tuple[str, str, int, Callable[[], object], dict[str, Callable[[], object]]]
+
+
+def norms(name: str, n: int, device: torch.device) -> Measured:
+    """Norms for the all-ones label, against every peer that can be had."""
+    model, x = networks.network(name, device=device), networks.images(n, device)
+    size = 4 * n * sum(p.numel() for p in model.parameters())
+    names = [OURS, *(peer for peer in peers.PEERS if size < TOO_LARGE or peer in ("loop", "vmap, 8 at a time"))]
+    prepared = {way: partial(run, x) for way, run in ways(model, names).items()}
+    return name, f"norms, N={n}", n, lambda: peers.plain_step(model, x, peers.all_ones), prepared
+
+
+def contrast(name: str, classes: int, n: int, device: torch.device) -> Measured:
+    """Norms for every class as the label: all in one pass, one label after the other, one image and label after the other."""
+    model, x = networks.network(name, classes, device), networks.images(n, device)
+
+    def one_by_one() -> None:
+        for image in x.split(1):
+            logits = model(image)
+            for k in range(classes):
+                loss = F.cross_entropy(logits, torch.full((1,), k, device=device), reduction="sum")
+                gradients = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
+                torch.stack([g.square().sum() for g in gradients])
+
+    methods: dict[str, Callable[[], object]] = {
+        "all labels in one pass": lambda: contrast_squared_norms(model, x),
+        "one label after the other": lambda: [squared_norms(model, x, k, "ce") for k in range(classes)],
+    }
+    if classes * n <= 320:
+        methods["loop over images and labels"] = one_by_one
+    return name, f"contrast, C={classes}, N={n}", n, lambda: peers.plain_step(model, x, peers.all_ones), methods
+
+
+def decoder(n: int, device: torch.device) -> Measured:
+    """Cosines of the decoder's gradients with a reference, against the plain step of the autoencoder."""
+    model, x = networks.network("autoencoder", device=device), networks.images(n, device)
+    reference = {
+        f"{number}.weight": torch.ones_like(layer.weight)
+        for number, layer in enumerate(model)
+        if isinstance(layer, nn.ConvTranspose2d)
+    }
+    weights = [model.get_parameter(name) for name in reference]
+
+    def loop() -> None:
+        for image in x.split(1):
+            gradients = torch.autograd.grad(F.mse_loss(model(image), image), weights)
+            for g, r in zip(gradients, reference.values(), strict=True):
+                F.cosine_similarity(g.flatten(), r.flatten(), dim=0)
+
+    def baseline() -> object:
+        return torch.autograd.grad(F.mse_loss(model(x), x, reduction="sum"), list(model.parameters()))
+
+    return "autoencoder", f"alignment, N={n}", n, baseline, {OURS: lambda: alignment(model, x, reference), "loop": loop}
+
+
+def closed_form(name: str, n: int, device: torch.device) -> Measured:
+    """Introspective features, against the plain step and a forward pass."""
+    model, x = networks.network(name, device=device), networks.images(n, device)
+
+    def forward() -> None:
+        with torch.no_grad():
+            model(x)
+
+    def features() -> None:
+        with torch.no_grad():
+            introspective_features(model, x)
+
+    return (
+        name,
+        f"introspective, N={n}",
+        n,
+        lambda: peers.plain_step(model, x, peers.all_ones),
+        {"forward pass": forward, "introspective features": features},
+    )
+
+
+def results(device: str = "cpu") -> list[Row]:
+    """The rows that come with the library, measured on ``"cpu"`` or ``"cuda"``."""
+    return read_rows(RESULTS / f"gradients_{device}.csv")
+
+
+def ratios(rows: Iterable[Row], question: str) -> dict[str, dict[str, dict[int, float]]]:
+    """Median ratios of one question (``"norms"``, ``"contrast"``, ...): by network, then by method, then by batch size."""
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    for row in rows:
+        if row.metric == "ratio" and row.condition.split(",")[0] == question:
+            found.setdefault(row.study, {}).setdefault(row.method, {})[row.n] = row.value
+    return found
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """The norms table as text: a line a network and batch size, ratios to the plain step."""
+    lines = []
+    for network, by_method in ratios(rows, "norms").items():
+        for n in sorted({n for by_n in by_method.values() for n in by_n}):
+            cells = ", ".join(f"{method} {by_n[n]:.2f}" for method, by_n in by_method.items() if n in by_n)
+            lines.append(f"{network}, N={n}: {cells}")
+    return "\n".join(lines)

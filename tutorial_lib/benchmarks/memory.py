@@ -1,0 +1,45 @@
+"""Peak memory of one call, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+
+import torch
+
+_ASK = "import json, sys; from tutorial_lib.benchmarks.memory import _measure; print(json.dumps(_measure(*json.loads(sys.argv[1]))))"
+
+
+def peak(network: str, images: int, method: str, threads: int, device: str) -> float | None:
+    """Megabytes that a call needs beyond what the process held after the same call on two images; None if the method fails.
+
+    On a CPU the process's largest resident set, on a GPU what torch has allocated.
+    """
+    arguments = json.dumps([network, images, method, threads, device])
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", _ASK, arguments], capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+
+
+def _measure(name: str, n: int, method: str, threads: int, device: str) -> float:
+    from tutorial_lib.benchmarks.gradients import ways
+    from tutorial_lib.benchmarks.networks import images, network
+
+    torch.set_num_threads(threads)
+    run = ways(network(name, device=device), [method])[method]
+    run(images(2, device))
+    x = images(n, device)
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run(x)
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    before = _resident()
+    run(x)
+    return max(0.0, _resident() - before)
+
+
+def _resident() -> float:
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest / 1e6 if sys.platform == "darwin" else largest / 1e3  # bytes there, kilobytes elsewhere
