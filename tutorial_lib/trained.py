@@ -100,7 +100,8 @@ def cached_folder(study: Study, network: str, config: TrainingConfig) -> Path:
 def _source() -> str:
     """The code that decides what is trained and how, without comments and docstrings."""
     library = Path(__file__).parent
-    models = sorted(path for path in (library / "models").glob("*.py") if path.name != "predict.py")
+    others = ("predict.py", "autoencoder.py")  # neither decides what a classifier becomes
+    models = sorted(path for path in (library / "models").glob("*.py") if path.name not in others)
     files = [library / "training.py", *models]
     return "\n".join(f"{file.name}: {_without_docstrings(file.read_text(encoding='utf-8'))}" for file in files)
 
