@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from tutorial_lib import load_study
@@ -15,12 +16,16 @@ from tutorial_lib.detectors import (
     ODIN,
     Energy,
     Entropy,
+    GradientFusion,
     GradientSum,
     GradNorm,
     Mahalanobis,
+    MahalanobisEnsemble,
     MaxLogit,
     Purview,
     RelativeMahalanobis,
+    stage_features,
+    stage_names,
 )
 from tutorial_lib.metrics import auroc, fpr_at_tpr
 
@@ -70,6 +75,23 @@ def test_scores_agree(name, shift, model, study, loader):
     assert np.corrcoef(*ranks)[0, 1] > 0.999
 
 
+@pytest.mark.parametrize("stage", range(4))
+def test_distances_agree_at_every_stage(stage, model, study):
+    """What the feature ensemble (FE) weighs are their multi-layer detector's distances, one layer at a time."""
+    ours = MahalanobisEnsemble(model).fit_reference(study.train)
+    known, unknown = study.test, study.shift("unseen_classes")
+    with torch.no_grad():
+        names = stage_names(model, study.test.float()[:1])
+        z = [stage_features(model, images.float(), names)[stage] for images in (study.train, known, unknown)]
+        reference = theirs.MultiMahalanobis([nn.Identity()])
+        reference.fit_structured(z[:1], study.train.labels)
+        other = [reference.predict_structured([features]).double().numpy() for features in z[1:]]
+    pair = [ours.features(images)[:, stage].numpy() for images in (known, unknown)]
+    assert auroc(*pair) == pytest.approx(auroc(*other), abs=0.002)
+    ranks = [np.argsort(np.argsort(np.concatenate(scores))) for scores in (pair, other)]
+    assert np.corrcoef(*ranks)[0, 1] > 0.999
+
+
 def test_their_sum_of_norms_with_their_loss(model, study):
     """Theirs takes the all-ones BCE of the softmax, not of the logits, and calls small norms strange."""
 
@@ -91,6 +113,19 @@ def test_their_metrics_take_our_scores(model, study, known, strange):
     scores = detector.predict(study.test), detector.predict(strange[1])
     assert values["AUROC"] == pytest.approx(auroc(*scores), abs=1e-9)
     assert values["FPR95TPR"] == pytest.approx(fpr_at_tpr(*scores, positive="out"), abs=1e-9)
+
+
+@pytest.mark.parametrize("make", [MSP, KNN, GradientFusion], ids=lambda make: make.__name__)
+def test_our_detectors_in_their_loop(make, model, study, known):
+    """Fitted as they fit, on a loader; asked as they ask, batch by batch; measured by their metrics."""
+    detector = make(model).fit(DataLoader(TensorDataset(known.float(), known.labels), batch_size=50))
+    strange = study.shift("photographs")
+    theirs_now = metrics.OODMetrics()
+    for part, label in ((study.test, 0), (strange, -1)):
+        for images in part.float().split(64):
+            theirs_now.update(detector(images), torch.full((len(images),), label))
+    scores = detector.predict(study.test), detector.predict(strange)
+    assert theirs_now.compute()["AUROC"] == pytest.approx(auroc(*scores), abs=1e-6)
 
 
 def test_our_metrics_take_their_scores(model, study, strange):
