@@ -61,6 +61,8 @@ def _run(arguments: argparse.Namespace) -> int:
     for name in arguments.networks or ():
         if name not in CLASSIFIERS:
             arguments.error(f"unknown network {name!r}; there are {', '.join(CLASSIFIERS)}")
+    if min([*(arguments.batches or [1]), arguments.threads or 1]) < 1:
+        arguments.error("batches must be positive, and so must the threads")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     plan = gradients.Plan.quick() if arguments.quick else gradients.Plan()
@@ -77,7 +79,7 @@ def _run(arguments: argparse.Namespace) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what other libraries have to say about their hooks
         rows = list(gradients.run(plan, source, device, say=lambda text: print(text, flush=True)))
-    print(gradients.summary(rows))
+    print(gradients.table(rows))
     out = arguments.out or (None if arguments.quick else gradients.RESULTS)
     if out is not None:
         use_style()

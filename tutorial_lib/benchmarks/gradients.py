@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tutorial_lib.benchmarks import memory, networks, peers
 from tutorial_lib.benchmarks.timing import interleaved
 from tutorial_lib.experiments.rows import Provenance, Row, make_row, read_rows
+from tutorial_lib.experiments.tables import markdown_table
 from tutorial_lib.gradients import alignment, contrast_squared_norms, introspective_features, squared_norms
 
 EXPERIMENT = "gradients_benchmark"
@@ -190,19 +191,21 @@ def results(device: str = "cpu") -> list[Row]:
 
 
 def ratios(rows: Iterable[Row], question: str) -> dict[str, dict[str, dict[int, float]]]:
-    """Median ratios of one question (``"norms"``, ``"contrast"``, ...): by network, then by method, then by batch size."""
+    """Median ratios of one question (``"norms"``, ``"contrast, C=10"``, ...): by network, then by method, then by batch size."""
     found: dict[str, dict[str, dict[int, float]]] = {}
     for row in rows:
-        if row.metric == "ratio" and row.condition.split(",")[0] == question:
+        if row.metric == "ratio" and row.condition.rpartition(", N=")[0] == question:
             found.setdefault(row.study, {}).setdefault(row.method, {})[row.n] = row.value
     return found
 
 
-def summary(rows: Sequence[Row]) -> str:
-    """The norms table as text: a line a network and batch size, ratios to the plain step."""
-    lines = []
-    for network, by_method in ratios(rows, "norms").items():
+def table(rows: Iterable[Row], question: str = "norms") -> str:
+    """The median ratios of one question in Markdown: a line a network and batch size, a column a method."""
+    found = ratios(rows, question)
+    methods = list(dict.fromkeys(method for by_method in found.values() for method in by_method))
+    body = []
+    for network, by_method in found.items():
         for n in sorted({n for by_n in by_method.values() for n in by_n}):
-            cells = ", ".join(f"{method} {by_n[n]:.2f}" for method, by_n in by_method.items() if n in by_n)
-            lines.append(f"{network}, N={n}: {cells}")
-    return "\n".join(lines)
+            numbers = [by_method.get(method, {}).get(n) for method in methods]
+            body.append([f"{network}, N={n}", *("–" if x is None else f"{x:.2f}" for x in numbers)])
+    return markdown_table(["in plain steps", *methods], body)

@@ -149,7 +149,8 @@ def run(network: Callable[[Tensor], Any], images: Tensor) -> tuple[Tensor, ...]:
     for tensor in tensors:
         if tensor.dim() == 0 or len(tensor) != len(images):
             raise ValueError(
-                f"the network must return one output a sample, on the first axis; {len(images)} samples made the shape {tuple(tensor.shape)}"
+                f"the network must return one output a sample, on the first axis; {len(images)} samples made the shape "
+                f"{tuple(tensor.shape)}"
             )
         if not tensor.isfinite().all():
             raise ValueError("the network's output holds NaN or infinite values, so there is no gradient to look at")
