@@ -86,7 +86,8 @@ sys.path.insert(0, sys.argv[2])
 import torch
 torch.set_num_threads(1)
 import test_autoencoder_training as here
-here.trained(sys.argv[3], here.AutoencoderConfig(epochs=here.EPOCHS, batch_size=16), checkpoint=Path(sys.argv[1]), save_every=0)
+config = here.AutoencoderConfig(epochs=here.EPOCHS, batch_size=16)
+here.trained(sys.argv[3], config, checkpoint=Path(sys.argv[1]), save_every=0)
 """
 
 

@@ -15,14 +15,20 @@ gradients, with a second stage      `Purview`                                   
 controls of the second stage        `LogitsControl`, `PenultimateControl`,              seen in ``fit``
                                     `ActivationNormsControl`
 settings chosen with them           `Tuned`                                             seen in ``fit``
+an autoencoder's answer             `ReconstructionError`, `LatentLoss`                 none
+an autoencoder's gradients          `GradientAlignment`, `GradCON`                      none
+a region around what is known       `OneClassSVM`, `SVDD`, `DeepSVDD`                   none
+next to nothing (controls)          `Brightness`, `Complexity`                          none
 ==================================  ==================================================  ====================
 """
 
 from tutorial_lib.detectors.base import Detector, NotFittedError, SupervisedDetector
 from tutorial_lib.detectors.combination import Combination, GradientFusion, Tail
 from tutorial_lib.detectors.controls import ActivationNormsControl, LogitsControl, PenultimateControl
+from tutorial_lib.detectors.deep_svdd import DeepSVDD
 from tutorial_lib.detectors.energy import Energy
 from tutorial_lib.detectors.entropy import Entropy
+from tutorial_lib.detectors.gradcon import GradCON, GradientAlignment, LatentLoss, ReconstructionError
 from tutorial_lib.detectors.gradient_density import GradientDensity
 from tutorial_lib.detectors.gradient_features import log_squared_norms
 from tutorial_lib.detectors.gradient_sum import GradientSum
@@ -35,9 +41,11 @@ from tutorial_lib.detectors.mahalanobis_ensemble import MahalanobisEnsemble
 from tutorial_lib.detectors.max_logit import MaxLogit
 from tutorial_lib.detectors.msp import MSP
 from tutorial_lib.detectors.odin import ODIN
+from tutorial_lib.detectors.one_class import SVDD, OneClassSVM
 from tutorial_lib.detectors.purview import Purview
 from tutorial_lib.detectors.relative_mahalanobis import RelativeMahalanobis
 from tutorial_lib.detectors.second_stage import SecondStageDetector, logistic_regression, two_layers
+from tutorial_lib.detectors.trivial import Brightness, Complexity
 from tutorial_lib.detectors.tuned import Tuned
 
 __all__ = [
@@ -45,22 +53,31 @@ __all__ = [
     "LID",
     "MSP",
     "ODIN",
+    "SVDD",
     "ActivationNormsControl",
+    "Brightness",
     "Combination",
+    "Complexity",
+    "DeepSVDD",
     "Detector",
     "Energy",
     "Entropy",
+    "GradCON",
     "GradNorm",
+    "GradientAlignment",
     "GradientDensity",
     "GradientFusion",
     "GradientSum",
+    "LatentLoss",
     "LogitsControl",
     "Mahalanobis",
     "MahalanobisEnsemble",
     "MaxLogit",
     "NotFittedError",
+    "OneClassSVM",
     "PenultimateControl",
     "Purview",
+    "ReconstructionError",
     "RelativeMahalanobis",
     "SecondStageDetector",
     "SupervisedDetector",

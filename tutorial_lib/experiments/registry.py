@@ -8,7 +8,16 @@ from tutorial_lib.data.registry import suggestion
 from tutorial_lib.experiments.experiment import Experiment
 
 #: Names of the experiments; each is ``EXPERIMENT`` in the module of its name.
-EXPERIMENTS: tuple[str, ...] = ("what_is_uncertainty", "gradients_as_features", "out_of_distribution", "calibration")
+EXPERIMENTS: tuple[str, ...] = (
+    "what_is_uncertainty",
+    "gradients_as_features",
+    "anomaly_detection",
+    "gradcon_class",
+    "gradcon_condition",
+    "severity",
+    "out_of_distribution",
+    "calibration",
+)
 
 
 def experiment_named(name: str) -> Experiment:

@@ -196,7 +196,9 @@ def train_autoencoder(
     device = torch.device(device) if device is not None else next(model.parameters()).device
     pictures = _pictures(images, "images", model).to(device)
     held_out = None if validation is None else _pictures(validation, "validation", model).to(device)
-    model.to(device).train()
+    # bfloat16 units of processors take the channels last; for float32 it makes no difference worth the conversion
+    layout = torch.channels_last if config.precision == "bfloat16" else torch.contiguous_format
+    model.to(device=device, memory_format=layout).train()
     if constraint is not None:
         constraint.to(device)
     state = _State(model, constraint, config)
@@ -212,7 +214,7 @@ def train_autoencoder(
         model.train()
         sums = torch.zeros(3, device=device)
         for chosen in torch.randperm(len(pictures), generator=state.generator).split(config.batch_size):
-            batch = as_float(pictures[chosen.to(device)])
+            batch = as_float(pictures[chosen.to(device)]).contiguous(memory_format=layout)
             noise = None
             if model.kind == "vae":  # drawn on the CPU, so that every device sees the same numbers
                 size = model.latent_shape[0] * model.latent_shape[1] * model.latent_shape[2]
@@ -242,7 +244,7 @@ def train_autoencoder(
     bar.close()
     state.restore_best()
     model.zero_grad(set_to_none=True)
-    model.eval()
+    model.to(memory_format=torch.contiguous_format).eval()
     if checkpoint is not None:
         Path(checkpoint).unlink(missing_ok=True)
     return history
