@@ -150,12 +150,22 @@ def test_price_is_a_multiple_of_the_first():
     assert min(np.diff(heights)) > 0.003, "labels of equal values stand apart"
 
 
-def test_published_draws_theirs_and_ours():
-    figure = pictures.published({"SVHN": {"one, none": (0.9, 0.8), "two, same": (0.95, 0.97)}})
+def test_published_draws_theirs_and_ours_of_the_same_supervision():
+    def row(method, condition, value, seen):
+        return {"method": method, "condition": condition, "value": value, "challenging_data": seen}
+
+    theirs = [row("msp", "svhn", 0.9, "none"), row("purview", "svhn", 0.95, "same"), row("msp", "lsun", 0.99, "none")]
+    ours = {
+        "none": {"msp": {"svhn": 0.8}, "purview": {"svhn": 0.1}},
+        "same": {"purview": {"svhn": 0.97, "noise": 1.0}},
+    }
+    figure = pictures.published(theirs, ours)
     marks = [line for line in figure.axes[0].lines if line.get_marker() in ("o", "s")]
     assert [float(line.get_xdata()[0]) for line in marks] == [0.9, 0.8, 0.95, 0.97]
-    assert [line.get_markerfacecolor() for line in marks][::2] == ["white", "white"]
-    assert {"SVHN", "one, none", "two, same"} <= set(words(figure))
+    assert {"against svhn", "confidence (none)", "H, gradients (same)", "published", "ours"} <= set(words(figure))
+    assert len(figure.axes) == 1, "a set that ours lack has no panel"
+    with pytest.raises(ValueError, match="no published row"):
+        pictures.published(theirs[2:], ours)
 
 
 def test_strangers_are_framed_and_named():

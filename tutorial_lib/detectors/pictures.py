@@ -7,6 +7,7 @@ is not is orange. Scores are larger for stranger images, so strangers belong on 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -23,7 +24,6 @@ from tutorial_lib.plots import (
     DIVERGING,
     HATCHES,
     KNOWN,
-    MARKERS,
     MODEL,
     MUTED,
     PALETTE,
@@ -140,13 +140,11 @@ def queue(
     top = axes.get_ylim()[1]
     label_line(axes, 0.02, 0.87 * top, f"{len(known[1])} known", KNOWN)
     label_line(axes, 0.02, -0.87 * top, f"{len(strange[1])} {_words(strange[1].name)}", UNKNOWN)
-    left = line > 0.5
     for height, words in ((0.87, f"{accepted:.0%} accepted"), (-0.87, f"{share:.0%} caught")):
-        side = line - 0.012 if (left and height > 0) or line > 0.8 else line + 0.012
-        label_line(axes, side, height * top, words, MODEL, ha="right" if side < line else "left")
-    axes.set_xticks([0, 1], ["← familiar", "strange →"])
-    for label, side_ in zip(axes.get_xticklabels(), ("left", "right"), strict=True):
-        label.set_ha(side_)
+        left = line > (0.5 if height > 0 else 0.8)  # of the line, as long as there is room
+        aside = line - 0.012 if left else line + 0.012
+        label_line(axes, aside, height * top, words, MODEL, ha="right" if left else "left")
+    _name_ends(axes, "← familiar", "strange →")
     return figure
 
 
@@ -158,11 +156,13 @@ class Queue:
 
     Args:
         scores: for each detector, for each kind of stranger, the scores of the known images and of the strangers.
-        known: the known images (N, C, H, W).
-        strange: for each kind of stranger, its images (M, C, H, W).
+        known: the known images.
+        strange: for each kind of stranger, its images.
     """
 
-    def __init__(self, scores: Mapping[str, Mapping[str, Pair]], known: Tensor, strange: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, scores: Mapping[str, Mapping[str, Pair]], known: ImageSet, strange: Mapping[str, ImageSet]
+    ) -> None:
         self.scores, self.known, self.strange = scores, known, strange
 
     def __call__(self, asked: str, stranger: str) -> tuple[Figure, str]:
@@ -192,9 +192,7 @@ def queues(rows: Mapping[str, Pair], stranger: str) -> Figure:
     top = axes[0, 0].get_ylim()[1]
     label_line(axes[0, 0], 0.99, 0.8 * top, "known", KNOWN, ha="right")
     label_line(axes[0, 0], 0.01, -0.8 * top, stranger, UNKNOWN)
-    axes[-1, 0].set_xticks([0, 1], ["← familiar", "strange →"])
-    for label, side in zip(axes[-1, 0].get_xticklabels(), ("left", "right"), strict=True):
-        label.set_ha(side)
+    _name_ends(axes[-1, 0], "← familiar", "strange →")
     return figure
 
 
@@ -209,8 +207,7 @@ def _histograms(axes: Axes, at: tuple[NDArray[np.float64], NDArray[np.float64]])
         )  # fmt: skip
     axes.axhline(0, color=MODEL, linewidth=1)
     axes.set(xlim=(0, 1), ylim=(-1.55, 1.55), yticks=[])
-    for side in ("left", "bottom"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["left", "bottom"]].set_visible(False)
     axes.tick_params(length=0)
 
 
@@ -272,9 +269,7 @@ def barcodes(groups: Mapping[str, Tensor], known: str) -> Figure:
         for spine in axis.spines.values():
             spine.set(visible=True, color=colour, linewidth=1.5)
     last = lines.shape[1] - 1
-    axes[-1, 0].set_xticks([0, last], ["first layer", "last layer"])
-    for label, side in zip(axes[-1, 0].get_xticklabels(), ("left", "right"), strict=True):
-        label.set_ha(side)
+    _name_ends(axes[-1, 0], "first layer", "last layer", last)
     bar = figure.colorbar(drawn, ax=axes, pad=0.02, aspect=30)
     bar.set_ticks([-4, -2, 0, 2, 4], labels=["−4", "−2", "0", "2", "4"])
     bar.set_label("standard deviations from the known", fontsize=11)
@@ -293,14 +288,11 @@ def two_layers(known: Tensor, strange: Mapping[str, Tensor]) -> Figure:
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 4.4))
     powers = known.numpy() / np.log(10)
-    axes.scatter(
-        *powers.T, s=12, color=KNOWN, alpha=0.55, linewidth=0, marker=MARKERS[KNOWN], rasterized=True, label="known"
-    )
-    shades = (UNKNOWN, PALETTE[4], PALETTE[5])
-    for (name, points), colour, marker in zip(strange.items(), shades, "^sD", strict=False):
+    shades = (KNOWN, UNKNOWN, PALETTE[4], PALETTE[5])
+    for (name, points), colour, marker in zip({"known": known, **strange}.items(), shades, "o^sD", strict=False):
+        x, y = points.numpy().T / np.log(10)
         axes.scatter(
-            *(points.numpy() / np.log(10)).T, s=14, color=colour, alpha=0.55, linewidth=0, marker=marker,
-            rasterized=True, label=_words(name),
+            x, y, s=14, color=colour, alpha=0.55, linewidth=0, marker=marker, rasterized=True, label=_words(name)
         )  # fmt: skip
     limits = axes.axis()
     mean, covariance = powers.mean(0), np.cov(powers.T)
@@ -448,38 +440,56 @@ def price(values: Mapping[str, tuple[float, float]], supervised: Sequence[str], 
     return figure
 
 
-def published(values: Mapping[str, Mapping[str, tuple[float, float]]]) -> Figure:
+def published(theirs: Sequence[Mapping[str, Any]], ours: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
     """Published AUROC (hollow) and ours (filled), one panel a set of strangers, one row a detector.
 
     Args:
-        values: for each title, for each detector, the published value and ours.
+        theirs: published rows, see `tutorial_lib.experiments.published.read_published`; a set or a detector that ours
+            lack is left out.
+        ours: for each kind of challenging data (``"none"``, ``"same"``), for each detector, for each kind of stranger,
+            its AUROC.
     """
+    panels: dict[str, dict[str, tuple[float, float]]] = {}
+    for row in theirs:
+        here = ours.get(row["challenging_data"], {}).get(row["method"], {})
+        if row["condition"] in here:
+            name = {**SHORT[True], **SHORT[False], "odin_tuned": "ODIN, tuned"}.get(row["method"], row["method"])
+            panels.setdefault(row["condition"], {})[f"{name} ({row['challenging_data']})"] = (
+                row["value"],
+                here[row["condition"]],
+            )
+    if not panels:
+        raise ValueError("no published row has a counterpart in ours")
     figure, axes = plt.subplots(
         1,
-        len(values),
-        figsize=(WIDTH, 0.9 + 0.42 * len(next(iter(values.values())))),
+        len(panels),
+        figsize=(WIDTH, 1.3 + 0.42 * max(map(len, panels.values()))),
         sharey=True,
         sharex=True,
         squeeze=False,
     )
-    for axis, (title, rows) in zip(axes[0], values.items(), strict=True):
-        for row, (theirs, ours) in enumerate(rows.values()):
-            axis.plot([theirs, ours], [row, row], color=MUTED, linewidth=1.4)
+    for axis, (title, rows) in zip(axes[0], panels.items(), strict=True):
+        for number, (published, found) in enumerate(rows.values()):
+            axis.plot([published, found], [number, number], color=MUTED, linewidth=1.4)
             axis.plot(
-                theirs,
-                row,
-                marker="o",
-                markerfacecolor="white",
-                markeredgecolor=MODEL,
-                markeredgewidth=1.6,
-                markersize=8,
+                published,
+                number,
+                "o",
+                mfc="white",
+                mec=MODEL,
+                mew=1.6,
+                ms=9,
+                label="published" if number == 0 else None,
             )
-            axis.plot(ours, row, marker="s", color=MODEL, markersize=7)
-        axis.set(title=title, ylim=(len(rows) - 0.5, -0.5), xlabel="AUROC")
+            axis.plot(found, number, "s", color=MODEL, ms=7, label="ours" if number == 0 else None)
+        axis.set(title=f"against {_words(title)}", ylim=(len(rows) - 0.5, -0.5), xlabel="AUROC")
         axis.set(yticks=range(len(rows)), yticklabels=list(rows))
         axis.tick_params(axis="y", length=0)
         axis.grid(axis="x", color="#dddddd", linewidth=0.8)
         axis.set_axisbelow(True)
+    axes[0, 0].legend(
+        loc="upper center", bbox_to_anchor=(0.3, -0.72 / figure.get_figheight()), ncols=2, columnspacing=1.2
+    )
     return figure
 
 
@@ -496,6 +506,13 @@ def _apart(heights: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
     moved = np.empty_like(placed)
     moved[order] = placed
     return moved
+
+
+def _name_ends(axes: Axes, first: str, last: str, at: float = 1) -> None:
+    """Words at both ends of the horizontal axis, inside the picture."""
+    axes.set_xticks([0, at], [first, last])
+    for label, side in zip(axes.get_xticklabels(), ("left", "right"), strict=True):
+        label.set(horizontalalignment=side)
 
 
 def _words(name: str) -> str:
