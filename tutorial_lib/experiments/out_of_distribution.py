@@ -49,7 +49,7 @@ __all__ = ["EXPERIMENT", "HEADLINE", "METHODS", "OPEN_SET", "Method", "challengi
 
 NAME = "out_of_distribution"
 
-VERSION = 2
+VERSION = 3
 """Of the grid; cells of an older one are computed again."""
 
 LIMIT = 2000
@@ -73,7 +73,7 @@ class Method:
         wants: what ``fit`` gets: ``"nothing"``; ``"validation"``; ``"train"``: labelled training images, as in papers;
             ``"challenging"``: validation and challenging images. A detector that takes a reference set gets training
             images for it.
-        ablation: a variant of another method, of which the numbers are kept and not the scores of single images.
+        ablation: a variant of another method, of which only the AUROC is kept.
     """
 
     name: str
@@ -187,6 +187,11 @@ _METHODS = (
 METHODS: Mapping[str, Method] = {method.name: method for method in _METHODS}
 
 
+METRICS = ("auroc", "aupr_out", "aupr_in", "fpr_at_95_tpr", "detection_accuracy")
+"""What is measured of the methods of the main table; of ablations, of the open-set protocol and on the second network
+it is the first of them.
+"""
+
 HEADLINE = ("msp", "energy", "knn", "gradient_density", "gradient_fusion")
 """The chapter's headline, and what it is compared with: methods that learn from known images alone."""
 
@@ -217,9 +222,13 @@ def compute(cell: Cell, device: torch.device) -> CellResult:
     measurements, arrays = [], {}
     for shift, seen, scores_in, scores_out in scored(method, study, network, cell.seed, device):
         condition = f"open_set/{shift}" if opened else shift
-        for metric, value in summary(scores_in, scores_out).items():
-            measurements.append(Measurement(name, condition, metric, value, len(scores_in) + len(scores_out), seen))
-        if not (method.ablation or opened or name != method.name):
+        aside = method.ablation or opened or name != method.name
+        found = summary(scores_in, scores_out)
+        for metric in METRICS[:1] if aside else METRICS:
+            measurements.append(
+                Measurement(name, condition, metric, found[metric], len(scores_in) + len(scores_out), seen)
+            )
+        if not aside:
             prefix = "" if seen == "none" else f"{seen}/{shift}/"
             arrays[f"{prefix}known"] = scores_in.astype(np.float32)
             arrays[shift if seen == "none" else f"{seen}/{shift}"] = scores_out.astype(np.float32)
