@@ -60,6 +60,7 @@ class OneClassSVM(_OnFeatures):
 
     def _fit(self, images: Tensor, labels: Tensor | None) -> None:
         self._svm = svm.OneClassSVM(nu=self.nu, gamma=self.gamma)
+        self._svm.random_state = 0  # without one, scikit-learn draws a seed from NumPy's global state
         self._svm.fit(self._in_batches(self._features, images).numpy())
 
     def _score(self, images: Tensor) -> Tensor:
