@@ -1,0 +1,150 @@
+"""The experiment behind chapter 7: its wards keep their parts apart, it measures what it says, its stored rows hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from tutorial_lib.data.lesions import KINDS
+from tutorial_lib.experiments import severity as experiment
+from tutorial_lib.experiments.experiment import Cell
+from tutorial_lib.experiments.registry import experiment_named
+from tutorial_lib.gradcon import AutoencoderConfig
+from tutorial_lib.severity import ContrastiveConfig, spearman
+from tutorial_lib.severity.healthy import MODELS, control_scores, train_healthy
+from tutorial_lib.studies import load_study
+
+
+@pytest.fixture(scope="module")
+def ward():
+    return experiment.ward("digits", 0)
+
+
+@pytest.fixture(scope="module")
+def model(ward):
+    return train_healthy(ward.healthy, "cae+grad", (8, 2), AutoencoderConfig(epochs=3))
+
+
+def rows_of(images) -> set[bytes]:
+    return {image.numpy().tobytes() for image in images}
+
+
+def test_no_healthy_image_is_seen_again(ward):
+    study = load_study("digits")
+    zeros = [part.subset(part.labels == experiment.ANATOMY) for part in (study.train, study.validation, study.test)]
+    train, patients, test = (rows_of(part.float()) for part in zeros)
+    assert rows_of(ward.healthy) | rows_of(ward.held_out) == train
+    assert not rows_of(ward.healthy) & rows_of(ward.held_out)
+    assert rows_of(ward.pool[ward.pool_truth == 0]) == patients
+    for lesioned, clean in ward.graded.values():
+        assert rows_of(clean) == test and len(lesioned.images) == len(clean)
+    for healthy, _ in ward.contrasts.values():
+        assert rows_of(healthy) == test
+
+
+def test_patients_are_as_ill_as_the_ward_says(ward):
+    assert 0.2 < (ward.pool_truth == 0).double().mean() < 0.3
+    for kind in KINDS:
+        assert (ward.graded[kind][0].kind == KINDS.index(kind)).all()
+    for task in ward.tasks.values():
+        assert len(task.images) == experiment.SETTINGS["digits"].labelled
+        assert set(task.labels.tolist()) == set(task.test_labels.tolist()) == {0, 1}
+        assert rows_of(task.images) <= rows_of(ward.pool)
+        assert not rows_of(task.test_images) & rows_of(ward.pool)
+
+
+def test_another_seed_draws_other_lesions(ward):
+    again, other = experiment.ward("digits", 0), experiment.ward("digits", 1)
+    assert torch.equal(again.pool, ward.pool) and not torch.equal(other.pool, ward.pool)
+    assert torch.equal(other.healthy, ward.healthy)
+
+
+def test_scores_are_compared_as_the_rows_say(ward, model):
+    found = {(m.method, m.condition, m.metric): m for m in experiment.graded_and_told(ward, "cae+grad", model.scores)}
+    assert len(found) == 3 * (3 + len(experiment.SEVERITIES))
+    lesioned, clean = ward.graded["gap"]
+    scores = model.scores(lesioned.images)["gradient"]
+    assert found["cae+grad: gradient", "gap", "spearman"].value == spearman(scores, lesioned.severity)
+    known, strange = ward.contrasts["severity 0.5"]
+    healthy, ill = model.scores(known)["combined"], model.scores(strange)["combined"]
+    truth = np.r_[np.zeros(len(healthy)), np.ones(len(ill))]
+    expected = roc_auc_score(truth, np.r_[healthy, ill])
+    assert found["cae+grad: combined", "severity 0.5", "auroc"].value == pytest.approx(expected)
+    controls = experiment.graded_and_told(ward, "control", lambda images: control_scores(images, ward.healthy))
+    assert {m.method for m in controls} == {
+        f"control: {name}" for name in ("brightness", "complexity", "mean image", "nearest healthy")
+    }
+
+
+def test_probes_answer_every_question_for_every_label(ward, model):
+    small = replace(
+        ward,
+        pool=ward.pool[:200],
+        pool_truth=ward.pool_truth[:200],
+        tasks={"severe": replace(ward.tasks["severe"], test_images=ward.tasks["severe"].test_images[:100],
+                                 test_labels=ward.tasks["severe"].test_labels[:100])},
+    )  # fmt: skip
+    settings = replace(experiment.SETTINGS["digits"], encoder=ContrastiveConfig(steps=3, batch_size=32))
+    found = {
+        (m.method, m.condition, m.metric): m for m in experiment.probed(small, model, settings, 0, torch.device("cpu"))
+    }
+    methods = {f"bins/{b}" for b in experiment.BINS} | {
+        "true/10", "random/10", "recon/10", "simclr", "untrained", "pixels", "supervised",
+    }  # fmt: skip
+    assert {key[0] for key in found} == methods
+    for method in methods:
+        for metric in ("accuracy", "auroc"):
+            measured = found[method, "severe", metric]
+            assert 0 <= measured.value <= 1 and measured.n == 100 and measured.challenging_data == "same"
+    assert found["bins/2", "pool", "companions"].value == pytest.approx(31 * 99 / 199)
+    assert found["true/10", "pool", "label_spearman"].value > 0.95
+
+
+def test_cells_and_registry():
+    assert experiment_named("severity") is experiment.EXPERIMENT
+    cells = experiment.cells("digits", [0, 1])
+    assert [cell.settings["model"] for cell in cells] == list(MODELS) * 2
+    for study in experiment.EXPERIMENT.studies:
+        assert study in experiment.SETTINGS
+
+
+def test_a_cell_from_end_to_end(monkeypatch):
+    quick = replace(
+        experiment.SETTINGS["digits"], autoencoder=AutoencoderConfig(epochs=2), encoder=ContrastiveConfig(steps=2)
+    )
+    monkeypatch.setattr(experiment, "SETTINGS", {"digits": quick})
+    monkeypatch.setattr(experiment, "BINS", (2,))
+    result = experiment.compute(Cell("severity", "digits", 0, {"model": "cae+grad"}), torch.device("cpu"))
+    keys = [(m.method, m.condition, m.metric) for m in result.measurements]
+    assert len(keys) == len(set(keys))
+    assert ("visible change", "lesions", "spearman") in keys and ("control: brightness", "lesions", "spearman") in keys
+    assert len(result.arrays["lesions/severity"]) == len(result.arrays["lesions/combined"])
+    images = result.arrays["severity 0.1/healthy/images"]
+    assert images.dtype == np.uint8 and images.shape == (12, 1, 8, 8)
+    plain = experiment.compute(Cell("severity", "digits", 0, {"model": "vae"}), torch.device("cpu"))
+    assert not plain.arrays and "vae: latent" in {m.method for m in plain.measurements}
+
+
+def test_x_rays_of_the_healthy_and_the_ill(tmp_path, monkeypatch):
+    monkeypatch.setenv("TUTORIAL_DATA", str(tmp_path))
+    random = np.random.default_rng(0)
+    content = {}
+    for split, count in (("train", 4_708), ("val", 524), ("test", 624)):
+        content[f"{split}_images"] = random.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        content[f"{split}_labels"] = (np.arange(count) % 4 > 0).astype(np.uint8)[:, None]
+    np.savez(tmp_path / "pneumoniamnist.npz", **content)
+    sums = {"28209eda62fecd6e6a2d98b1501bb15f": ""}
+    monkeypatch.setattr("tutorial_lib.data.files.md5_of", lambda path: next(iter(sums)))
+    ward = experiment.ward("pneumonia_mnist", 0)
+    normal = content["train_labels"][:, 0] == 0
+    assert rows_of(ward.healthy[:, 0]) | rows_of(ward.held_out[:, 0]) == rows_of(
+        torch.from_numpy(content["train_images"][normal])
+    )
+    assert len(ward.pool) == (~normal).sum() + 524 and not rows_of(ward.pool) & rows_of(ward.healthy)
+    task = ward.tasks["pneumonia"]
+    assert task.labels.bincount().tolist() == [50, 50] and len(task.test_images) == 624
+    assert [len(side) for side in ward.contrasts["pneumonia"]] == [156, 468]
