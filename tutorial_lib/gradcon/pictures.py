@@ -152,8 +152,7 @@ def demands(
             (row[2], left, largest),
             *((a, p, loudest) for a, p in zip(row[3:], parts, strict=True)),
         ):
-            axis.imshow(values[0], cmap=DIVERGING, vmin=-reach, vmax=reach)
-            axis.set(xticks=[], yticks=[])
+            _signed(axis, values[0], reach)
         row[0].set_ylabel(title, color=colour, fontweight="bold", rotation=0, ha="right", va="center")
     for axis, name in zip(axes[0], names, strict=True):
         axis.set_title(name, loc="center", fontsize=11)
@@ -218,8 +217,7 @@ def rows_of_images(rows: Mapping[str, Tensor], colours: Sequence[str | None], si
     for row, (name, images) in zip(axes, rows.items(), strict=True):
         for axis, image, colour in zip(row, images, colours, strict=True):
             if name in signed:
-                axis.imshow(image.mean(dim=0), cmap=DIVERGING, vmin=-reach, vmax=reach)
-                axis.set(xticks=[], yticks=[])
+                _signed(axis, image.mean(dim=0), reach)
             else:
                 show_image(axis, image.clamp(0, 1), colour=colour)
         row[0].set_ylabel(name, rotation=0, ha="right", va="center")
@@ -352,3 +350,10 @@ def conditions(values: Mapping[str, Mapping[str, Sequence[float]]], title: str) 
     handles, names = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(scores) if len(scores) < 4 else 2)
     return figure
+
+
+def _signed(axis: Axes, values: Tensor, reach: float) -> None:
+    axis.imshow(values, cmap=DIVERGING, vmin=-reach, vmax=reach, interpolation="none")
+    axis.set(xticks=[], yticks=[])
+    for spine in axis.spines.values():
+        spine.set(visible=True, color=MUTED, linewidth=0.8)
