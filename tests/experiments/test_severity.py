@@ -9,10 +9,13 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from tutorial_lib.data.images import ImageSet
 from tutorial_lib.data.lesions import KINDS
+from tutorial_lib.data.olives import BIOMARKERS, OlivesScans
 from tutorial_lib.experiments import severity as experiment
 from tutorial_lib.experiments.experiment import Cell
 from tutorial_lib.experiments.registry import experiment_named
+from tutorial_lib.experiments.rows import RESULTS, read_rows, select
 from tutorial_lib.gradcon import AutoencoderConfig
 from tutorial_lib.severity import ContrastiveConfig, spearman
 from tutorial_lib.severity.healthy import MODELS, control_scores, train_healthy
@@ -148,3 +151,78 @@ def test_x_rays_of_the_healthy_and_the_ill(tmp_path, monkeypatch):
     task = ward.tasks["pneumonia"]
     assert task.labels.bincount().tolist() == [50, 50] and len(task.test_images) == 624
     assert [len(side) for side in ward.contrasts["pneumonia"]] == [156, 468]
+
+
+def test_biomarkers_of_olives(monkeypatch):
+    """The ward of those who have OLIVES, from scans that stand in for its files."""
+    generator = torch.Generator().manual_seed(0)
+
+    def scans(split="test", limit=None, **_):
+        count = {"unlabelled": 30, "train": 24, "test": 12}[split]
+        found = torch.randint(0, 2, (count, 5), generator=generator)
+        found[:2] = torch.tensor([[0] * 5, [1] * 5])  # both answers are there
+        images = torch.randint(0, 256, (count, 1, 28, 28), generator=generator).to(torch.uint8)
+        return OlivesScans(images, found, ("someone",) * count, ("somewhere",) * count)
+
+    pixels = torch.randint(0, 256, (20, 1, 28, 28), generator=generator).to(torch.uint8)
+    healthy = ImageSet("healthy_oct", pixels, torch.zeros(20, dtype=torch.int64), ("healthy",), torch.arange(20))
+    monkeypatch.setattr(experiment, "load_olives", scans)
+    monkeypatch.setattr(experiment, "load_healthy_oct", lambda limit: healthy)
+    ward = experiment.ward("olives", 0)
+    assert len(ward.healthy) == 18 and len(ward.held_out) == 2 and len(ward.pool) == 30
+    assert list(ward.tasks) == list(ward.contrasts) == list(BIOMARKERS)
+    for name, task in ward.tasks.items():
+        assert len(task.images) == 24 and len(task.test_images) == 12
+        assert [len(side) for side in ward.contrasts[name]] == task.test_labels.bincount().tolist()
+
+
+# What chapter 7 says about the stored rows
+
+
+@pytest.fixture(scope="module")
+def digits_rows():
+    return select(read_rows(RESULTS / "severity.csv"), study="digits")
+
+
+def mean(rows, method, condition, metric):
+    return float(np.mean(experiment.over_seeds(rows, method, condition, metric)))
+
+
+def test_stored_scores_order_the_ill_and_a_lookup_does_it_better(digits_rows):
+    for kind in ("lesions", "spot", "gap"):
+        for score in ("cae: reconstruction", "cae+grad: reconstruction", "cae+grad: combined", "vae+grad: combined"):
+            assert 0.3 < mean(digits_rows, score, kind, "spearman") < 0.75
+        best = max(mean(digits_rows, f"{model}: {score}", kind, "spearman") for model, score in experiment.SCORES)
+        assert mean(digits_rows, "control: nearest healthy", kind, "spearman") > best
+        assert mean(digits_rows, "visible change", kind, "spearman") > 0.85
+
+
+def test_the_constraint_gives_the_gradient_its_meaning(digits_rows):
+    assert abs(mean(digits_rows, "cae: gradient", "lesions", "spearman")) < 0.15
+    assert mean(digits_rows, "cae+grad: gradient", "lesions", "spearman") > 0.25
+
+
+def test_brightness_takes_sides(digits_rows):
+    assert mean(digits_rows, "control: brightness", "spot", "spearman") > 0.5
+    assert mean(digits_rows, "control: brightness", "gap", "spearman") < -0.3
+    assert abs(mean(digits_rows, "control: brightness", "lesions", "spearman")) < 0.1
+
+
+def test_true_bins_help_and_those_of_the_score_do_not_beat_simclr(digits_rows):
+    severe = {m: mean(digits_rows, m, "severe", "auroc") for m in ("true/10", "bins/10", "simclr", "random/10")}
+    assert severe["true/10"] > severe["simclr"] + 0.05
+    assert severe["random/10"] < severe["bins/10"] < severe["simclr"]
+    assert mean(digits_rows, "bins/10", "kind", "auroc") > mean(digits_rows, "simclr", "kind", "auroc")
+    assert mean(digits_rows, "pixels", "kind", "auroc") > 0.95
+
+
+def test_panels_hold_every_seed(digits_rows):
+    found = experiment.panels(digits_rows, "auroc", {"severe?": "severe"}, {"SimCLR": "simclr"})
+    assert len(found["severe?"]["SimCLR"]) == len({row.seed for row in digits_rows}) >= 3
+    with pytest.raises(ValueError, match="no stored auroc of none"):
+        experiment.panels(digits_rows, "auroc", {"severe?": "severe"}, {"none": "nothing"})
+
+
+def test_table_shows_both_questions(digits_rows):
+    text = experiment.table(digits_rows)
+    assert "rank correlation with the known severity" in text and "| bins/10" in text and "±" in text

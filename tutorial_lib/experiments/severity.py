@@ -45,12 +45,36 @@ from tutorial_lib.severity.probe import linear_probe
 from tutorial_lib.studies import load_study
 from tutorial_lib.training import TrainingConfig, train_classifier
 
-__all__ = ["BINS", "EXPERIMENT", "SETTINGS", "Settings", "Task", "Ward", "over_seeds", "settings_of", "ward"]
+__all__ = [
+    "BINS",
+    "EXPERIMENT",
+    "SCORES",
+    "SETTINGS",
+    "Settings",
+    "Task",
+    "Ward",
+    "new_encoder",
+    "over_seeds",
+    "panels",
+    "settings_of",
+    "ward",
+]
 
 LABELLER = "cae+grad"
 """The model whose combined score becomes severity labels, as published."""
 BINS = (2, 5, 10, 50, 200)
 """Numbers of bins that are compared; the published code has files of 50 to 10,000 for some 60,000 scans."""
+SCORES = (
+    ("cae", "reconstruction"),
+    ("cae", "gradient"),
+    ("cae+grad", "reconstruction"),
+    ("cae+grad", "gradient"),
+    ("cae+grad", "combined"),
+    ("vae+grad", "latent"),
+    ("vae+grad", "gradient"),
+    ("vae+grad", "combined"),
+)
+"""Models and scores that the figures show; the rows have all of them."""
 SEVERITIES = (0.1, 0.25, 0.5, 1.0)
 """Severities at which ill images are told from healthy ones."""
 NETWORK = "lenet"
@@ -309,17 +333,17 @@ def probed(
             if bool((images.pool_truth != images.pool_truth[0]).any()) and not method.startswith("random"):
                 agreement = spearman(names, images.pool_truth)
                 yield Measurement(method, "pool", "label_spearman", agreement, len(names))
-        encoder = _encoder(images, seed, device)
+        encoder = new_encoder(images, seed, device)
         train_contrastive(encoder, images.pool, names, replace(settings.encoder, seed=seed))
         yield from _asked(method, images.tasks, lambda x, encoder=encoder: predict_features(encoder, x))
-    untrained = _encoder(images, seed, device)
+    untrained = new_encoder(images, seed, device)
     yield from _asked("untrained", images.tasks, lambda x: predict_features(untrained, x))
     yield from _asked("pixels", images.tasks, lambda x: as_float(x).flatten(1))
     for name, task in images.tasks.items():
-        yield from _supervised(name, task, _encoder(images, seed, device), seed)
+        yield from _supervised(name, task, new_encoder(images, seed, device), seed)
 
 
-def _encoder(images: Ward, seed: int, device: torch.device) -> Classifier:
+def new_encoder(images: Ward, seed: int, device: torch.device | str = "cpu") -> Classifier:
     """A new network; the same initial weights whatever it is to learn. It normalises by the healthy images."""
     pixels = as_float(images.healthy)
     mean, std = pixels.mean((0, 2, 3)).tolist(), pixels.std((0, 2, 3)).clamp_min(1e-3).tolist()
@@ -387,6 +411,30 @@ def over_seeds(rows: Sequence[Row], method: str, condition: str, metric: str) ->
     """One value a seed, in the order of the seeds."""
     wanted = [row for row in rows if (row.method, row.condition, row.metric) == (method, condition, metric)]
     return [row.value for row in sorted(wanted, key=lambda row: row.seed)]
+
+
+def panels(
+    rows: Sequence[Row], metric: str, conditions: Mapping[str, str], methods: Mapping[str, str]
+) -> dict[str, dict[str, list[float]]]:
+    """Values of all seeds for each panel and method, as `tutorial_lib.severity.pictures.dots` draws them.
+
+    Args:
+        rows: of one study.
+        metric: of all of them.
+        conditions: the rows' condition for each panel's title.
+        methods: the rows' method for each name that a reader sees.
+
+    Raises:
+        ValueError: a method has no row.
+    """
+    found = {
+        title: {name: over_seeds(rows, method, condition, metric) for name, method in methods.items()}
+        for title, condition in conditions.items()
+    }
+    missing = [name for group in found.values() for name, seeds in group.items() if not seeds]
+    if missing:
+        raise ValueError(f"no stored {metric} of {', '.join(dict.fromkeys(missing))}")
+    return found
 
 
 def table(rows: Sequence[Row]) -> str:
