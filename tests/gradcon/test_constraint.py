@@ -41,7 +41,7 @@ def test_a_training_is_that_of_the_published_scheme(shape):
         error, gradient_loss = published_step(theirs, weights, images, averages, other, alpha=0.03)
         assert float(losses.reconstruction) == pytest.approx(error, rel=1e-9)
         assert float(losses.gradient) == pytest.approx(gradient_loss, rel=1e-7, abs=1e-12)
-        assert gradient_loss == 0 if step == 0 else gradient_loss < 0
+        assert (gradient_loss == 0) == (step == 0)
     for (name, mine), published in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(mine, published, rtol=1e-7, atol=1e-10, msg=name)
     for mean, average in zip(constraint.mean.values(), averages, strict=True):
@@ -75,6 +75,19 @@ def test_the_second_order_part_against_finite_differences():
         below = total()
         flat[place] = at
         assert (above - below) / 2e-6 == pytest.approx(float(gradient[place]), rel=1e-4, abs=1e-8), name
+
+
+def test_directions_are_the_gradient_of_the_loss():
+    constraint = GradientConstraint(model_of(double=True))
+    constraint.update([torch.randn_like(mean) for mean in constraint.mean.values()])
+    gradients = [torch.randn_like(mean).requires_grad_() for mean in constraint.mean.values()]
+    loss = constraint.loss(gradients)
+    value, directions = constraint.loss_and_directions(gradients)
+    torch.testing.assert_close(value, loss.detach())
+    for direction, expected in zip(directions, torch.autograd.grad(loss, gradients), strict=True):
+        torch.testing.assert_close(direction, expected)
+    value, directions = constraint.loss_and_directions([torch.zeros_like(g) for g in gradients])
+    assert value == 0 and all(torch.equal(d, torch.zeros_like(d)) for d in directions)
 
 
 def test_the_average_is_that_of_all_total_gradients():

@@ -1,4 +1,4 @@
-"""``python -m tutorial_lib benchmark gradients``."""
+"""``python -m tutorial_lib benchmark gradients | gradcon``."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ def register(subparsers: Any) -> None:
     """Add the command ``benchmark``."""
     command = subparsers.add_parser(
         "benchmark",
-        help="measure what gradient features cost on this machine",
-        description="Time the library's gradient features beside the plain training step and other libraries, interleaved in one process.",
+        help="measure what gradient features and gradient constraints cost on this machine",
+        description="Time the library beside the plain training step, other libraries and published schemes, interleaved in one process.",
         epilog="Ratios are to one batched forward and backward pass. On a machine with other work, use --threads 1.",
     )
-    command.add_argument("name", choices=["gradients"], help="what to measure")
+    command.add_argument(
+        "name",
+        choices=["gradients", "gradcon"],
+        help="gradients: per-sample gradient features; gradcon: training step and scores of GradCON beside its published scheme",
+    )
     command.add_argument(
         "--quick",
         action="store_true",
@@ -52,29 +56,30 @@ def _run(arguments: argparse.Namespace) -> int:
     from tutorial_lib.benchmarks import gradients
     from tutorial_lib.benchmarks.networks import CLASSIFIERS
     from tutorial_lib.benchmarks.pictures import cost_figure
-    from tutorial_lib.experiments.rows import provenance, write_rows
+    from tutorial_lib.experiments.rows import write_rows
     from tutorial_lib.plots import use_style
 
     device = torch.device(arguments.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         arguments.error("torch sees no CUDA device; leave --device out to measure on the CPU")
     for name in arguments.networks or ():
+        if arguments.name == "gradcon":
+            arguments.error("--networks is for gradients; gradcon measures the published autoencoder")
         if name not in CLASSIFIERS:
             arguments.error(f"unknown network {name!r}; there are {', '.join(CLASSIFIERS)}")
     if min([*(arguments.batches or [1]), arguments.threads or 1]) < 1:
         arguments.error("batches must be positive, and so must the threads")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    if arguments.name == "gradcon":
+        return _gradcon(arguments, device)
     plan = gradients.Plan.quick() if arguments.quick else gradients.Plan()
     changes = {"networks": arguments.networks, "batches": arguments.batches, "seconds": arguments.seconds}
     plan = dataclasses.replace(plan, **{name: value for name, value in changes.items() if value is not None})
     if arguments.no_memory:
         plan = dataclasses.replace(plan, memory=False)
 
-    threads = torch.get_num_threads()
-    source = provenance(" ".join(["python -m tutorial_lib", *sys.argv[1:]]), device)
-    if device.type == "cpu":
-        source = dataclasses.replace(source, device=f"{source.device}, {threads} threads")
+    source = _source(device)
     print(f"{source.device}; {source.versions}; ratios to one plain forward and backward pass", flush=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what other libraries have to say about their hooks
@@ -87,3 +92,37 @@ def _run(arguments: argparse.Namespace) -> int:
         cost_figure(kept).savefig(out / f"gradients_{device.type}.svg")
         print(f"wrote {out / f'gradients_{device.type}.csv'} and .svg")
     return 0
+
+
+def _gradcon(arguments: argparse.Namespace, device: Any) -> int:
+    import dataclasses
+
+    from tutorial_lib.benchmarks import gradcon
+    from tutorial_lib.experiments.rows import write_rows
+
+    plan = gradcon.Plan.quick() if arguments.quick else gradcon.Plan()
+    changes = {"batches": arguments.batches, "seconds": arguments.seconds}
+    plan = dataclasses.replace(plan, **{name: value for name, value in changes.items() if value is not None})
+    source = _source(device)
+    print(f"{source.device}; {source.versions}", flush=True)
+    rows = list(gradcon.run(plan, source, device, say=lambda text: print(text, flush=True)))
+    print(gradcon.table(rows))
+    out = arguments.out or (None if arguments.quick else gradcon.RESULTS)
+    if out is not None:
+        write_rows(out / f"gradcon_{device.type}.csv", rows)
+        print(f"wrote {out / f'gradcon_{device.type}.csv'}")
+    return 0
+
+
+def _source(device: Any) -> Any:
+    """What the rows say made them, with the number of threads."""
+    import dataclasses
+
+    import torch
+
+    from tutorial_lib.experiments.rows import provenance
+
+    source = provenance(" ".join(["python -m tutorial_lib", *sys.argv[1:]]), device)
+    if device.type == "cpu":
+        source = dataclasses.replace(source, device=f"{source.device}, {torch.get_num_threads()} threads")
+    return source

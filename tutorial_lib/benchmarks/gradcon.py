@@ -23,7 +23,8 @@ from tutorial_lib.benchmarks.gradcon_transcription import RunningAverage, publis
 from tutorial_lib.benchmarks.gradients import RESULTS
 from tutorial_lib.benchmarks.timing import interleaved
 from tutorial_lib.detectors import GradCON
-from tutorial_lib.experiments.rows import Provenance, Row, make_row
+from tutorial_lib.experiments.rows import Provenance, Row, make_row, read_rows
+from tutorial_lib.experiments.tables import markdown_table
 from tutorial_lib.gradcon import (
     ALPHA,
     Autoencoder,
@@ -33,9 +34,13 @@ from tutorial_lib.gradcon import (
     training_step,
 )
 
-__all__ = ["EXPERIMENT", "RESULTS", "Plan", "run", "summary"]
+__all__ = ["EXPERIMENT", "RESULTS", "Plan", "run", "results", "table"]
 
 EXPERIMENT = "gradcon_benchmark"
+OURS_TRAINING, PUBLISHED_TRAINING = "all layers at once", "layer by layer (published)"
+OURS_SCORING, PUBLISHED_SCORING = "whole batch", "image by image (published)"
+PAIRS = {"training step": (OURS_TRAINING, PUBLISHED_TRAINING), "scores": (OURS_SCORING, PUBLISHED_SCORING)}
+"""The two methods of each question."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +112,8 @@ def training(shape: tuple[int, int, int], batch: int, device: torch.device) -> P
     averages = [RunningAverage() for _ in weights]
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     methods: dict[str, Callable[[], object]] = {
-        "all layers at once": step_of(constrained=True),
-        "layer by layer (published)": lambda: published_step(model, weights, images, averages, optimizer, ALPHA),
+        OURS_TRAINING: step_of(constrained=True),
+        PUBLISHED_TRAINING: lambda: published_step(model, weights, images, averages, optimizer, ALPHA),
     }
     return step_of(constrained=False), methods
 
@@ -128,25 +133,24 @@ def scoring(shape: tuple[int, int, int], batch: int, device: torch.device) -> Pr
             frozen(images)
 
     return forward, {
-        "whole batch": lambda: detector.predict(images),
-        "image by image (published)": lambda: published_scores(model, weights, images, averages, beta=0.12),
+        OURS_SCORING: lambda: detector.predict(images),
+        PUBLISHED_SCORING: lambda: published_scores(model, weights, images, averages, beta=0.12),
     }
 
 
-def summary(rows: Sequence[Row]) -> str:
-    """How many times faster than the published scheme, a line a shape and question."""
-    lines = []
-    for row in rows:
-        if row.metric == "ratio" and "(published)" not in row.method:
-            where = (row.study, row.condition, row.n)
-            published = [
-                other.value
-                for other in rows
-                if other.metric == "ratio"
-                and "(published)" in other.method
-                and (other.study, other.condition, other.n) == where
-            ]
-            lines += [
-                f"{row.study}, {row.condition}, N={row.n}: {value / row.value:.2f} times as fast" for value in published
-            ]
-    return "\n".join(lines)
+def results(device: str = "cpu") -> list[Row]:
+    """The rows that come with the library, measured on ``"cpu"`` or ``"cuda"``."""
+    return read_rows(RESULTS / f"gradcon_{device}.csv")
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Ratios by images and question, ours and the published scheme's, and how many times faster ours is; Markdown."""
+    ratios = {(row.study, row.condition, row.n, row.method): row.value for row in rows if row.metric == "ratio"}
+    body = []
+    for study, question, n in dict.fromkeys(key[:3] for key in ratios):
+        ours, published = PAIRS[question]
+        mine, theirs = ratios[study, question, n, ours], ratios[study, question, n, published]
+        body.append([f"{study}, N={n}: {question}", f"{mine:.2f}", f"{theirs:.2f}", f"{theirs / mine:.2f}"])
+    return markdown_table(
+        ["images, in plain steps or forward passes", "ours", "published scheme", "times faster"], body
+    )

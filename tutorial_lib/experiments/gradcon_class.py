@@ -193,7 +193,7 @@ def gradient_loss(trained: TrainedAutoencoder, images: ImageSet, batch_size: int
     alpha, trained.constraint.alpha = trained.constraint.alpha, 1.0  # an unconstrained model is asked, too
     try:
         values = [
-            float(losses_of(trained.model, part.to(device), trained.constraint, differentiable=False).gradient)
+            float(losses_of(trained.model, part.to(device), trained.constraint).gradient)
             for part in images.float().split(batch_size)
         ]
     finally:

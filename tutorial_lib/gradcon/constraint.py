@@ -97,13 +97,32 @@ class GradientConstraint:
         return -self.cosines(gradients).mean()
 
     @torch.no_grad()
+    def loss_and_directions(self, gradients: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        r"""`loss`, and its own gradient with respect to each gradient, in closed form.
+
+        With lengths 1 (hats), :math:`\partial \mathcal L_{grad} / \partial g_i = -\frac{1}{I |g_i|} (\hat r_i - \cos_i \hat g_i)`. To
+        start a backward pass from the gradients with these directions is to differentiate the loss, without a graph of the
+        cosines.
+        """
+        cosines_, directions = [], []
+        for mean, gradient in zip(self.mean.values(), gradients, strict=True):
+            length = gradient.norm()
+            scale = length * mean.norm()
+            known = scale > 0  # a gradient of zero has no direction, and pulls nowhere
+            cosine = torch.where(known, (mean * gradient).sum() / scale, 0.0)
+            weight = torch.where(known, -1 / (len(self.mean) * scale), 0.0)
+            shrink = torch.where(known, cosine * scale / length.square(), 0.0)
+            directions.append(weight * (mean - shrink * gradient))
+            cosines_.append(cosine)
+        return -torch.stack(cosines_).mean(), directions
+
+    @torch.no_grad()
     def update(self, gradients: Sequence[Tensor | None]) -> None:
         """Take one step's gradients of the *total* loss into the average."""
+        if any(gradient is None for gradient in gradients):
+            raise ValueError("a constrained weight has no gradient; call backward on the total loss first")
         self.steps += 1
-        for mean, gradient in zip(self.mean.values(), gradients, strict=True):
-            if gradient is None:
-                raise ValueError("a constrained weight has no gradient; call backward on the total loss first")
-            mean.lerp_(gradient.to(mean.dtype), 1 / self.steps)
+        torch._foreach_lerp_(list(self.mean.values()), list(gradients), 1 / self.steps)
 
     def reference(self) -> dict[str, Tensor]:
         """A copy of the average, as `tutorial_lib.gradients.alignment` takes it.

@@ -95,30 +95,20 @@ class Losses(NamedTuple):
         return self.reconstruction + self.latent / pixels + alpha * self.gradient
 
 
-def losses_of(
-    model: Autoencoder,
-    images: Tensor,
-    constraint: GradientConstraint | None,
-    noise: Tensor | None = None,
-    differentiable: bool = True,
-) -> Losses:
-    """Losses of one batch; the gradient loss is formed only where it counts.
-
-    All layers are asked in one backward pass (`create_graph`), so that whoever differentiates the total goes
-    through the second-order part once.
-    """
+def _error_and_latent(model: Autoencoder, images: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean squared error and mean latent loss of a batch."""
     latent = model.encode(images)
-    if noise is None:
-        reconstruction = model.decode(latent)
-    else:
-        reconstruction = model.decode(latent, noise)  # type: ignore[call-arg]
-    error = (reconstruction.float() - images).square().mean()
+    reconstruction = model.decode(latent) if noise is None else model.decode(latent, noise)  # type: ignore[call-arg]
+    return (reconstruction.to(images.dtype) - images).square().mean(), model.latent_loss(latent).mean()
+
+
+def losses_of(model: Autoencoder, images: Tensor, constraint: GradientConstraint | None) -> Losses:
+    """Losses of one batch, detached; the gradient loss is formed only where it counts."""
+    error, latent = _error_and_latent(model, images, None)
     aligned = error.new_zeros(())
     if constraint is not None and constraint.alpha > 0 and constraint.steps > 0:
-        weights = list(decoder_weights(model).values())
-        gradients = torch.autograd.grad(error, weights, create_graph=differentiable)
-        aligned = constraint.loss(gradients)
-    return Losses(error, model.latent_loss(latent).mean(), aligned)
+        aligned = constraint.loss(torch.autograd.grad(error, list(decoder_weights(model).values())))
+    return Losses(error.detach(), latent.detach(), aligned.detach())
 
 
 def training_step(
@@ -130,12 +120,14 @@ def training_step(
 ) -> Losses:
     """Gradients of one batch's total loss into ``.grad`` of the model's parameters, and into the constraint's average.
 
-    The constraint compares with the average from before this batch. What an optimiser does with the gradients is its
-    own affair.
+    The constraint compares with the average from before this batch. One backward pass gives the gradients of all constrained
+    layers; a second one starts from the loss and from these gradients together, each with the direction in which the
+    constraint pulls it, so that the second-order part of all layers is done once. What an optimiser does with the result
+    is its own affair.
 
     Args:
         model: in training mode.
-        images: float32 (N, C, H, W) in [0, 1], on the model's device.
+        images: floating point (N, C, H, W) in [0, 1], of the model's type and on its device.
         constraint: on the same model; None for none.
         noise: for a variational autoencoder, the standard normal numbers of the draw (N, D).
         precision: ``"float32"`` or ``"bfloat16"``.
@@ -143,13 +135,25 @@ def training_step(
     Returns:
         the parts of the loss, detached.
     """
+    weights = [] if constraint is None else list(decoder_weights(model).values())
+    alpha = 0.0 if constraint is None else constraint.alpha
+    gradients: tuple[Tensor, ...] = ()
+    directions: list[Tensor] = []
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        losses = losses_of(model, images, constraint, noise)
-    total = losses.total(images[0].numel(), constraint.alpha if constraint else 0.0)
+        error, latent = _error_and_latent(model, images, noise)
+        aligned = error.new_zeros(())
+        if constraint is not None and alpha > 0 and constraint.steps > 0:
+            gradients = torch.autograd.grad(error, weights, create_graph=True)
+    if gradients:
+        assert constraint is not None
+        aligned, directions = constraint.loss_and_directions(gradients)
+        torch._foreach_mul_(directions, alpha)
+    losses = Losses(error, latent, aligned)
+    start = losses.total(images[0].numel(), alpha=0.0)
     model.zero_grad(set_to_none=True)
-    total.backward()
+    torch.autograd.backward([start, *gradients], [torch.ones_like(start), *directions])
     if constraint is not None:
-        constraint.update([weight.grad for weight in decoder_weights(model).values()])
+        constraint.update([weight.grad for weight in weights])
     return Losses(*(part.detach() for part in losses))
 
 
@@ -191,7 +195,7 @@ def train_autoencoder(
     >>> history = train_autoencoder(model, torch.rand(32, 1, 8, 8), constraint, AutoencoderConfig(epochs=3), progress=False)
     >>> len(history.reconstruction), constraint.steps
     (3, 3)
-    """  # noqa: E501 (doctest)
+    """
     config = config or AutoencoderConfig()
     device = torch.device(device) if device is not None else next(model.parameters()).device
     pictures = _pictures(images, "images", model).to(device)
@@ -331,9 +335,9 @@ def _total_loss(
     for part in images.split(config.batch_size):
         batch = as_float(part)
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            losses = losses_of(model, batch, constraint, differentiable=False)
+            losses = losses_of(model, batch, constraint)
         loss = losses.total(batch[0].numel(), constraint.alpha if constraint else 0.0)
-        total += float(loss.detach()) * len(batch)
+        total += float(loss) * len(batch)
     return total / len(images)
 
 
