@@ -66,9 +66,11 @@ def compute(cell: Cell, device: torch.device) -> CellResult:
         plane = widest.narrowed(r)
         scored[f"plane {r}/recon"] = [ReconstructionError(plane).predict(side) for side in sides]
         if r:
-            ask = {"label": "input", "loss": "mse", "parameters": ["decoder.weight"]}
             scored[f"plane {r}/size"] = [
-                squared_norms(plane, side.float().to(device), **ask)[0][:, 0].cpu().numpy() for side in sides
+                squared_norms(plane, side.float().to(device), "input", "mse", parameters=["decoder.weight"])[0][:, 0]
+                .cpu()
+                .numpy()
+                for side in sides
             ]
     return CellResult([Measurement(method, condition, "auroc", auroc(*both), n) for method, both in scored.items()])
 

@@ -60,7 +60,7 @@ def queue(
     rows = {"": images, **(below or {})}
     height = 0.2 + 0.62 * len(rows)
     figure = plt.figure(figsize=(WIDTH, height + 2.3))
-    above, under = figure.subfigures(2, 1, height_ratios=[height, 2.3])
+    above, under = figure.subfigures(2, 1, height_ratios=[height, 2.3])  # type: ignore[misc]
     axes = above.subplots(len(rows), len(images), squeeze=False)
     above.suptitle(title, x=0.01, ha="left")
     for row, (name, pictures) in zip(axes, rows.items(), strict=True):
@@ -84,8 +84,9 @@ def _both_in_order(axes: Axes, known: NDArray, unknown: NDArray, ends: tuple[str
     axes.axhline(0, color=MODEL, linewidth=1)
     reach = 1.25 * len(together) / min(len(known), len(unknown)) / (len(edges) - 1)  # the highest bar that can be
     axes.set(xlim=(0, 1), ylim=(-reach, reach), yticks=[], xticks=[0, 1])
-    for label, side in zip(axes.get_xticklabels(), ("left", "right"), strict=True):
-        label.set_ha(side)
+    first, last = axes.get_xticklabels()
+    first.set_horizontalalignment("left")
+    last.set_horizontalalignment("right")
     axes.set_xticklabels(ends)
     for spine in ("left", "bottom"):
         axes.spines[spine].set_visible(False)
@@ -175,10 +176,10 @@ def directions(trained: Constrained, points: Points, title: str, ahead: float = 
     colours = dict(zip(points.strange, (UNKNOWN, MODEL_UNCERTAINTY), strict=False))
     with torch.no_grad():
         for name, (inputs, colour, marker) in {
-            **{name: (p, colours[name], m) for (name, p), m in zip(points.strange.items(), "^D", strict=False)},
             "normal": (points.held_out, KNOWN, "o"),
+            **{name: (p, colours[name], m) for (name, p), m in zip(points.strange.items(), "^D", strict=False)},
         }.items():
-            few = inputs[::2]
+            few = inputs[:50]  # both sides take turns
             _sticks(left, few, model(few), colour)
             left.plot(*few.T, marker, color=colour, markersize=3.5, markeredgecolor="white", mew=0.3)
             ask = -model.gradients(few)
@@ -290,14 +291,28 @@ def against(panels: Mapping[str, tuple[Mapping[str, float], Mapping[str, float]]
         axis.plot([low, high], [low, high], color=MUTED, linewidth=1)
         axis.axhline(0.5, color=MUTED, linestyle="dashed", linewidth=0.8)
         axis.axvline(0.5, color=MUTED, linestyle="dashed", linewidth=0.8)
-        for name in y:
-            axis.plot(x[name], y[name], MARKERS[MODEL], color=MODEL, markersize=5)
-            axis.annotate(name, (x[name], y[name]), (3, 4), textcoords="offset points", fontsize=9.5)
+        axis.plot([x[name] for name in y], [y[name] for name in y], MARKERS[MODEL], color=MODEL, markersize=4.5)
+        _name_points(axis, x, y, gap=0.024 * (high - low) * len(panels))
         axis.set(title=title, aspect="equal", xlim=(low, high), ylim=(low, high))
         axis.title.set_fontsize(12)
     axes[0, 0].set_ylabel("AUROC")
     figure.supxlabel(across, fontsize=12)
     return figure
+
+
+def _name_points(axis: Axes, x: Mapping[str, float], y: Mapping[str, float], gap: float) -> None:
+    """Names to the left of the points in the right half and to the right of the others; no two on top of each other."""
+    middle = float(np.mean(axis.get_xlim()))
+    for left in (True, False):
+        names = sorted((name for name in y if (x[name] > middle) == left), key=lambda name: y[name])
+        heights = np.array([y[name] for name in names])
+        for _ in range(100):  # push neighbours apart until they have room
+            short = np.clip(gap - np.diff(heights), 0, None) / 2
+            heights[:-1] -= short
+            heights[1:] += short
+        for name, height in zip(names, heights, strict=True):
+            shift, side = (-0.02, "right") if left else (0.02, "left")
+            axis.text(x[name] + shift, height, name, ha=side, va="center", fontsize=9.5)
 
 
 def cosine_panels(panels: Mapping[str, tuple[ArrayLike, Mapping[str, ArrayLike]]], title: str) -> Figure:
@@ -333,7 +348,9 @@ def conditions(values: Mapping[str, Mapping[str, Sequence[float]]], title: str) 
     """
     columns = 4
     rows = -(-len(values) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, 0.9 + 1.55 * rows), sharex=True, sharey=True)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(WIDTH, 0.9 + 1.55 * rows), sharex=True, sharey=True, squeeze=False
+    )
     figure.suptitle(title, x=0.01, ha="left")
     scores = list(next(iter(values.values())))
     colours = dict(zip(scores, (MUTED, MODEL, MODEL_UNCERTAINTY, PALETTE[3]), strict=False))
@@ -345,7 +362,7 @@ def conditions(values: Mapping[str, Mapping[str, Sequence[float]]], title: str) 
         axis.title.set_fontsize(11)
     for axis in axes.flat[len(values) :]:
         axis.set_visible(False)
-    figure.supxlabel("level", fontsize=12)
+    axes[-1, 0].set_xlabel("level")
     figure.supylabel("AUROC", fontsize=12)
     handles, names = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(scores) if len(scores) < 4 else 2)
@@ -353,7 +370,7 @@ def conditions(values: Mapping[str, Mapping[str, Sequence[float]]], title: str) 
 
 
 def _signed(axis: Axes, values: Tensor, reach: float) -> None:
-    axis.imshow(values, cmap=DIVERGING, vmin=-reach, vmax=reach, interpolation="none")
+    axis.imshow(values.numpy(), cmap=DIVERGING, vmin=-reach, vmax=reach, interpolation="none")
     axis.set(xticks=[], yticks=[])
     for spine in axis.spines.values():
         spine.set(visible=True, color=MUTED, linewidth=0.8)

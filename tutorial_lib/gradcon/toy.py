@@ -177,7 +177,7 @@ def train_two_weights(points: Tensor, alpha: float, steps: int = 500, seed: int 
         model = TwoWeights()
     with torch.no_grad():  # every training starts on the same side of the line, with codes that are positive
         model.decoder.weight.copy_(torch.tensor([[0.5], [0.0]]))
-        model.encoder[-1].bias.fill_(1.0)
+        model.encoder[-1].bias.fill_(1.0)  # type: ignore[operator,union-attr]
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     reference = torch.zeros(2)
