@@ -180,6 +180,17 @@ def test_saved_rows_are_the_stored_ones(tmp_path):
     np.testing.assert_allclose(read_arrays(npz)["mean/sample"], store.read(CELLS[0])[1]["sample"], rtol=1e-3)
 
 
+@pytest.mark.parametrize("spread", [1.0, 1e-4, 1e6])
+def test_saving_keeps_the_order_of_scores(spread):
+    """Confidences crowd near 1, where half precision has steps of 0.0005; distances grow beyond its range."""
+    from tutorial_lib.experiments.saved import _small
+    from tutorial_lib.metrics import auroc
+
+    known, strange = 1 - spread * np.random.default_rng(0).random((2, 500)) * [[1.0], [0.8]]
+    assert auroc(_small(known), _small(strange)) == pytest.approx(auroc(known, strange), abs=2e-3)
+    assert _small(known).dtype == (np.float16 if spread == 1 else np.float32)
+
+
 def test_the_cache_computes_once_and_survives_damage(tmp_path, monkeypatch):
     monkeypatch.setenv("TUTORIAL_CACHE", str(tmp_path))
     calls = []
