@@ -10,7 +10,9 @@ import torch
 
 from tutorial_lib.experiments import out_of_distribution as module
 from tutorial_lib.experiments.experiment import Cell
-from tutorial_lib.metrics import auroc
+from tutorial_lib.experiments.published import read_published
+from tutorial_lib.experiments.rows import RESULTS, Row, read_arrays, read_rows
+from tutorial_lib.metrics import auroc, detection_accuracy
 from tutorial_lib.studies import load_study
 
 
@@ -43,7 +45,7 @@ def test_shares_are_about_those_announced():
 
 @pytest.mark.parametrize("method", ["energy", "purview"])
 def test_a_cell_measures_what_its_arrays_say(method):
-    cell = Cell(module.NAME, "digits", 0, {"network": "lenet", "method": method})
+    cell = Cell(module.NAME, "digits", 0, {"network": "lenet", "method": method}, module.VERSION)
     result = module.compute(cell, torch.device("cpu"))
     supervised = module.METHODS[method].wants == "challenging"
     assert {m.challenging_data for m in result.measurements} == ({"same", "other"} if supervised else {"none"})
@@ -83,3 +85,142 @@ def test_published_numbers_are_those_of_the_paper():
         if (row["study"], row["condition"], row["method"], row["metric"]) == ("cifar10", "svhn", "purview", "auroc")
     ]
     assert [float(row["value"]) for row in ours] == [0.9984]  # slide 88 of the tutorial
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def row(method, condition, value, study="cifar10", metric="auroc", seed=0, seen="none"):
+    return Row(module.NAME, study, method, condition, metric, value, seed, 100, "c", "c", "v", "d", 1.0, seen)
+
+
+def line(text, *words):
+    """The one line of a text that holds all words, cut at its bars."""
+    [found] = [line for line in text.splitlines() if all(word in line for word in words)]
+    return [entry.strip() for entry in found.strip("|").split("|")]
+
+
+def test_the_table_stands_beside_the_published_one():
+    rows = [
+        row("purview", "svhn", 0.9123, seen="same"),
+        row("purview", "svhn", 0.1, seen="other"),  # another protocol than the published one
+        row("purview", "svhn", 0.8, metric="aupr_out", seen="same"),
+        row("msp", "svhn", 0.75, metric="detection_accuracy"),
+    ]
+    head, *blocks = module.table(rows).split("\n\n")
+    assert "printed numbers in parentheses" in head
+    titles = line(blocks[0], "Method")
+    purview, msp = line(blocks[0], "Purview"), line(blocks[0], "Maximum softmax")
+    printed = {
+        (r["method"], r["condition"], r["metric"]): 100 * r["value"]
+        for r in read_published(module.NAME, study="cifar10")
+    }
+    assert purview[titles.index("svhn AUROC")] == f"91.2 ({printed['purview', 'svhn', 'auroc']:.1f})" == "91.2 (99.8)"
+    assert purview[titles.index("svhn AUPR")] == f"80.0 ({printed['purview', 'svhn', 'aupr']:.1f})"
+    assert purview[titles.index("lsun AUROC")] == "– (99.9)"  # the images are not here
+    assert msp[titles.index("svhn accuracy")] == f"75.0 ({printed['msp', 'svhn', 'detection_accuracy']:.1f})"
+    assert line(blocks[0], "Gradient fusion")[titles.index("svhn AUROC")] == "–"  # nobody has printed it
+
+
+def test_protocols_and_networks_have_blocks_of_their_own():
+    rows = [
+        row("energy", "noise", 0.9, "digits"),
+        row("energy", "noise", 0.7, "digits", seed=1),
+        row("purview", "noise", 0.6, "digits", seen="same"),
+        row("purview", "noise", 0.5, "digits", seen="other"),
+        row("purview", "open_set/unknown_classes", 0.55, "digits", seen="other"),
+        row("energy/resnet20", "noise", 0.65, "digits"),
+    ]
+    titles, tables = (module.table(rows).split("\n\n")[start::2] for start in (0, 1))
+    assert [title.split(":")[0] for title in titles] == ["digits"] * 3 + [
+        "digits, a network of four classes",
+        "digits, resnet20",
+    ]
+    assert line(tables[0], "Energy")[1:] == ["80.0 ± 14.1", "80.0"] and "2 seeds" in titles[0]
+    assert line(tables[3], "Method")[1] == "unknown_classes" and line(tables[3], "Purview")[1] == "55.0"
+    assert line(tables[4], "Energy")[1] == "65.0"
+
+
+# --- the rows that come with the library ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    """AUROC by study, network, condition, challenging data and method: its mean over seeds."""
+    found = {}
+    for row in read_rows(RESULTS / f"{module.NAME}.csv"):
+        if row.metric == "auroc":
+            method, _, network = row.method.partition("/")
+            place = (row.study, network, row.condition, row.challenging_data)
+            found.setdefault(place, {}).setdefault(method, []).append(row.value)
+    return {place: {m: float(np.mean(values)) for m, values in methods.items()} for place, methods in found.items()}
+
+
+RIVALS = ("msp", "energy", "knn")
+SHIPPED = ["digits"]
+KNOWN_ONLY = [("digits", ""), ("digits", "resnet20")]
+
+
+def headline(shipped, study, network, opened=False):
+    """For each set, the AUROC of the fusion and of the best of its rivals, chosen for that very set."""
+    return {
+        condition: (methods["gradient_fusion"], max(methods[rival] for rival in RIVALS))
+        for (s, n, condition, seen), methods in shipped.items()
+        if (s, n, seen, condition.startswith("open_set/")) == (study, network, "none", opened)
+    }
+
+
+@pytest.mark.parametrize(("study", "network"), KNOWN_ONLY)
+def test_fusion_is_within_a_point_of_the_best_rival_of_every_set(shipped, study, network):
+    pairs = headline(shipped, study, network)
+    assert len(pairs) >= 5
+    for condition, (fusion, best) in pairs.items():
+        assert fusion > best - 0.01, (study, network, condition)
+
+
+@pytest.mark.parametrize(("study", "network"), KNOWN_ONLY)
+def test_no_rival_is_as_good_on_average(shipped, study, network):
+    places = [p for p in shipped if p[:2] == (study, network) and p[3] == "none" and not p[2].startswith("open_set/")]
+    mean = {m: np.mean([shipped[place][m] for place in places]) for m in (*RIVALS, "gradient_fusion")}
+    assert all(mean["gradient_fusion"] > mean[rival] + 0.005 for rival in RIVALS)
+
+
+def test_the_sum_of_norms_points_the_wrong_way_on_most_sets(shipped):
+    for study in SHIPPED:
+        large = [
+            m["gradient_sum_large"] for place, m in shipped.items() if "gradient_sum_large" in m and place[0] == study
+        ]
+        assert sum(value < 0.5 for value in large) > len(large) / 2
+
+
+@pytest.mark.parametrize("study", SHIPPED)
+def test_what_has_seen_the_set_is_flattered(shipped, study):
+    """Purview fitted on the set that it is tested on, and on all the others."""
+    places = [place for place in shipped if place[0] == study and place[3] == "same"]
+    same = np.mean([shipped[place]["purview"] for place in places])
+    other = np.mean([shipped[(*place[:3], "other")]["purview"] for place in places])
+    assert same > other + 0.02
+
+
+@pytest.mark.parametrize("study", SHIPPED)
+def test_stored_scores_give_the_stored_rows(study):
+    arrays = read_arrays(RESULTS / f"{module.NAME}_{study}.npz")
+    network = load_study(study).network
+    rows = [
+        row
+        for row in read_rows(RESULTS / f"{module.NAME}.csv")
+        if (row.study, row.seed) == (study, 0) and f"{row.method}/{network}/{row.condition}" in arrays
+    ]
+    assert len({row.method for row in rows}) == 13
+    for row in rows:
+        known, strange = (arrays[f"{row.method}/{network}/{name}"] for name in ("known", row.condition))
+        assert row.n == len(known) + len(strange)
+        measure = {"auroc": auroc, "detection_accuracy": detection_accuracy}.get(row.metric)
+        if measure:
+            assert measure(known, strange) == pytest.approx(row.value, abs=0.003), row.label  # half precision
+
+
+def test_rows_come_from_a_clean_checkout():
+    for row in read_rows(RESULTS / f"{module.NAME}.csv"):
+        assert len(row.commit) == 12 and "+" not in row.commit
+        assert row.command == f"python -m tutorial_lib run {module.NAME} --study {row.study} --seeds {row.command[-1]}"
