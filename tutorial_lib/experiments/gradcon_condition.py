@@ -159,6 +159,8 @@ def table(rows: Sequence[Row]) -> str:
         body = []
         for name in names:
             for method, title in _SHOWN.items():
+                if not any(row.method == method for row in scores):
+                    continue
                 levels = [
                     [row.value for row in scores if (row.method, row.condition) == (method, f"{name}/{level}")]
                     for level in LEVELS

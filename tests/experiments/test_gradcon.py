@@ -1,0 +1,173 @@
+"""The two experiments of GradCON: one cell by hand, the grids, the tables, what is stored beside what is published."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from tutorial_lib.data.corruptions import LEVELS, corrupt
+from tutorial_lib.experiments import gradcon_class, gradcon_condition
+from tutorial_lib.experiments.published import read_published
+from tutorial_lib.experiments.rows import make_row, provenance
+from tutorial_lib.gradcon import (
+    AutoencoderConfig,
+    GradientConstraint,
+    build_autoencoder,
+    decoder_weights,
+    one_class_split,
+    train_autoencoder,
+)
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUTORIAL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(gradcon_class, "RECIPES", {
+            **gradcon_class.RECIPES, "digits": gradcon_class.Recipe("digits", epochs=5, batch_size=16, width=0.25)
+        })  # fmt: skip
+        patch.setattr(gradcon_condition, "RECIPES", {
+            **gradcon_condition.RECIPES, "digits": gradcon_condition.ConditionRecipe(2, 300, width=0.25)
+        })  # fmt: skip
+        yield
+
+
+def cell_of(experiment, study, **settings):
+    (found,) = [c for c in experiment.cells(study, [0]) if settings.items() <= dict(c.settings).items()]
+    return found
+
+
+def auroc_by_hand(known, strange):
+    return roc_auc_score(np.r_[np.zeros(len(known)), np.ones(len(strange))], np.r_[known, strange])
+
+
+@pytest.mark.parametrize("name", ["cae_grad", "vae"])
+def test_one_class_by_hand(name):
+    result = gradcon_class.compute(cell_of(gradcon_class, "digits", model=name, normal=3), CPU)
+    kind, alpha = gradcon_class.MODELS[name]
+    split = one_class_split("digits", 3)
+    torch.manual_seed(0)
+    model = build_autoencoder(kind, (1, 8, 8), width=0.25)
+    constraint = GradientConstraint(model, alpha)
+    config = AutoencoderConfig(epochs=5, batch_size=16)
+    history = train_autoencoder(model, split.train, constraint, config, progress=False, validation=split.validation)
+    weights = list(decoder_weights(model).values())
+
+    def scores(images):
+        recon, grad, latent = [], [], []
+        for image in images.float().split(1):
+            error = (model(image) - image).square().mean()
+            cosines = [
+                torch.nn.functional.cosine_similarity(g.flatten(), r.flatten(), dim=0)
+                for g, r in zip(torch.autograd.grad(error, weights), constraint.mean.values(), strict=True)
+            ]
+            recon.append(error.item())
+            grad.append(-float(sum(cosines)) / len(cosines))
+            latent.append(model.latent_loss(model.encode(image)).item())
+        recon, grad = np.array(recon), np.array(grad)
+        found = {"recon": recon, "grad": grad, "combined": recon + 0.12 * grad}
+        return found | ({"latent": np.array(latent)} if kind == "vae" else {})
+
+    known, strange = scores(split.normal), scores(split.strange)
+    found = {m.method: m for m in result.measurements if m.metric == "auroc"}
+    assert set(found) == {f"{name}/{way}" for way in known}
+    for way in known:
+        measured = found[f"{name}/{way}"]
+        assert measured.value == pytest.approx(auroc_by_hand(known[way], strange[way]), abs=2e-3)
+        assert measured.condition == "3" and measured.n == len(split.normal) + len(split.strange)
+        np.testing.assert_allclose(result.arrays[f"{way}/normal"], known[way], rtol=1e-3, atol=1e-4)
+    told = {m.metric: m.value for m in result.measurements if m.method == name}
+    assert told["kept_epoch"] == history.best_epoch + 1
+    batch = split.validation.float()
+    gradients = torch.autograd.grad((model(batch) - batch).square().mean(), weights)
+    expected = -np.mean([
+        torch.nn.functional.cosine_similarity(g.flatten(), r.flatten(), dim=0)
+        for g, r in zip(gradients, constraint.mean.values(), strict=True)
+    ])  # fmt: skip
+    assert told["gradient_loss"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_classic_methods_are_all_there():
+    result = gradcon_class.compute(cell_of(gradcon_class, "digits", model="classic", normal=0), CPU)
+    found = {m.method: m.value for m in result.measurements}
+    assert set(found) == {"ocsvm", "svdd", "deep_svdd", "brightness", "complexity"}
+    assert found["ocsvm"] > 0.9 and found["svdd"] > 0.9  # a nought is easy to know by its pixels
+    split = one_class_split("digits", 0)
+    means = [images.images.double().mean((1, 2, 3)).numpy() for images in (split.normal, split.strange)]
+    assert found["brightness"] == pytest.approx(auroc_by_hand(*means))
+
+
+def test_the_grids():
+    grid = gradcon_class.cells("cifar10", [0, 1])
+    assert len(grid) == len({cell.key for cell in grid}) == 2 * 10 * 5
+    assert {cell.settings["model"] for cell in grid} == {*gradcon_class.MODELS, "classic"}
+    full, short = (cell_of(gradcon_class, s, model="cae", normal=0) for s in ("cifar10_full", "cifar10"))
+    assert full.settings["epochs"] == 1000 and full.settings["precision"] == "float32" and full.key != short.key
+    assert len(gradcon_condition.cells("cifar10", [0])) == 2
+
+
+def test_conditions_by_hand():
+    cell = cell_of(gradcon_condition, "digits", model="cae")
+    result = gradcon_condition.compute(cell, CPU)
+    found = {(m.method, m.condition): m.value for m in result.measurements if m.metric == "auroc"}
+    conditions = {condition for _, condition in found}
+    assert conditions == {f"{name}/{level}" for name in gradcon_condition.corruption_names(1) for level in LEVELS}
+    assert set(m for m, _ in found) == {"cae/recon", "cae/grad", "cae/combined"}
+    pictures = dict(gradcon_condition.conditions_of("digits"))
+    test = gradcon_condition.everything("digits")[1]
+    some = test.sample(len(test), seed=0)
+    assert torch.equal(pictures["known"], some.images)
+    expected = corrupt(some.float(), "noise", 3, torch.Generator().manual_seed(3))
+    torch.testing.assert_close(pictures["noise/3"].float() / 255, expected, atol=1e-6, rtol=0)
+    train, validation = gradcon_condition._clean("digits", 300)
+    assert len(train) == 270 and len(validation) == 30
+    assert not set(train.source.tolist()) & set(validation.source.tolist() + test.source.tolist())
+
+
+def test_published_numbers():
+    rows = read_published("gradcon_class")
+    assert len(rows) == 8 * 11
+    for method in {row["method"] for row in rows}:
+        assert method in gradcon_class.METHODS
+        by_class = {row["condition"]: row["value"] for row in rows if row["method"] == method}
+        mean = by_class.pop("mean")
+        assert len(by_class) == 10
+        assert np.mean(list(by_class.values())) == pytest.approx(mean, abs=6e-4)  # the printed means check
+    assert read_published("gradcon_class", method="cae_grad/grad", condition="truck")[0]["value"] == 0.709
+
+
+def rows_of(experiment, study, values):
+    """Rows as a run would write them: ``values`` by (method, condition, seed)."""
+    source = provenance("a test")
+    return [
+        make_row(
+            source, experiment=experiment, study=study, method=m, condition=c, metric="auroc", value=v, n=10, seed=s
+        )
+        for (m, c, s), v in values.items()
+    ]
+
+
+def test_the_table_of_classes():
+    values = {("cae/recon", "airplane", 0): 0.6, ("cae/recon", "automobile", 0): 0.3, ("cae/recon", "airplane", 1): 0.7,
+              ("cae/recon", "automobile", 1): 0.2, ("complexity", "airplane", 0): 0.4}  # fmt: skip
+    text = gradcon_class.table(rows_of("gradcon_class", "cifar10", values))
+    assert "8 epochs, 2 seeds" in text
+    line = next(line for line in text.splitlines() if line.startswith("| CAE: Recon "))
+    assert re.findall(r"0\.\d+", line) == ["0.650", "0.071", "0.250", "0.071", "0.450", "0.000"]
+    flipped = next(line for line in text.splitlines() if line.startswith("| CAE: Recon, sign flipped"))
+    assert re.findall(r"0\.\d+", flipped)[::2] == ["0.350", "0.750", "0.550"]
+    published = next(line for line in text.splitlines() if line.startswith("| CAE+Grad: Grad (Kwon"))
+    assert re.findall(r"0\.\d+", published) == ["0.752", "0.619", "0.661"]
+    control = next(line for line in text.splitlines() if line.startswith("| Control: complex is strange "))
+    assert re.findall(r"0\.\d+|–", control) == ["0.400", "–", "–"]  # no mean over classes that are not all there
+
+
+def test_the_table_of_conditions():
+    values = {("cae_grad/grad", f"haze/{level}", 0): 0.5 + level / 20 for level in LEVELS}
+    text = gradcon_condition.table(rows_of("gradcon_condition", "digits", values))
+    line = next(line for line in text.splitlines() if "haze, CAE+Grad: Grad" in line)
+    assert re.findall(r"0\.\d+", line) == ["0.550", "0.600", "0.650", "0.700", "0.750", "0.650"]
