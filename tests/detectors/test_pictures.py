@@ -162,7 +162,7 @@ def test_published_draws_theirs_and_ours_of_the_same_supervision():
     figure = pictures.published(theirs, ours)
     marks = [line for line in figure.axes[0].lines if line.get_marker() in ("o", "s")]
     assert [float(line.get_xdata()[0]) for line in marks] == [0.9, 0.8, 0.95, 0.97]
-    assert {"against svhn", "confidence (none)", "H, gradients (same)", "published", "ours"} <= set(words(figure))
+    assert {"against SVHN", "confidence (none)", "H, gradients (same)", "published", "ours"} <= set(words(figure))
     assert len(figure.axes) == 1, "a set that ours lack has no panel"
     with pytest.raises(ValueError, match="no published row"):
         pictures.published(theirs[2:], ours)

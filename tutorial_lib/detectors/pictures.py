@@ -57,6 +57,7 @@ IN_PERSON = 13
 SHORT: Mapping[bool, Mapping[str, str]] = {
     True: {
         "msp": "confidence", "energy": "energy", "odin": "ODIN", "knn": "neighbours", "mahalanobis": "Mahalanobis",
+        "relative_mahalanobis": "relative Mahal.",
         "gradient_sum_large": "sum of norms", "gradient_density": "density", "gradient_fusion": "fusion",
     },
     False: {
@@ -65,6 +66,16 @@ SHORT: Mapping[bool, Mapping[str, str]] = {
     },
 }  # fmt: skip
 """Short names for narrow tables, by name in result rows: of what has seen no stranger (True), and of what has."""
+
+PRINTED = {
+    "svhn": "SVHN",
+    "tiny_imagenet": "Tiny ImageNet",
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "notmnist": "notMNIST",
+    "cifar10": "CIFAR-10",
+}
+"""Image sets that have a name of their own."""
 
 Pair = tuple[ArrayLike, ArrayLike]
 """Scores of known images (N,) and of strangers (M,), larger = stranger."""
@@ -340,10 +351,12 @@ def auroc_table(blocks: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figu
         for (i, j), value in np.ndenumerate(cells):
             text = f"{value:.2f}".removeprefix("0") if value < 0.995 else "1"
             light = abs(value - 0.5) > 0.32
-            axis.text(j, i, text, ha="center", va="center", fontsize=11, color="white" if light else MODEL)
-            if len(block) > 1 and round(value, 2) == best[j]:
+            won = len(block) > 1 and round(value, 2) == best[j]
+            weight = "bold" if won else "normal"
+            axis.text(j, i, text, ha="center", va="center", fontweight=weight, color="white" if light else MODEL)
+            if won:
                 axis.add_patch(Rectangle((j - 0.46, i - 0.42), 0.92, 0.84, fill=False, edgecolor=MODEL, linewidth=1.8))
-        axis.axvline(len(strangers) - 0.5, color="white", linewidth=5)
+        axis.axvline(len(strangers) - 0.5, color="white", linewidth=5, zorder=0.5)  # below the frames
         axis.set(yticks=range(len(block)), yticklabels=list(block), xticks=[])
         axis.set_title(title, fontsize=12, x=0)
         axis.tick_params(length=0)
@@ -369,7 +382,7 @@ def same_and_other(
     """
     detectors, step = list(values), 0.72 / len(values)
     figure, axes = plt.subplots(figsize=(WIDTH, 1.5 + 0.19 * (len(detectors) + 1.2) * len(unsupervised)))
-    colours = (MODEL, *PALETTE[4:], *PALETTE[2:4])
+    colours = (MODEL, PALETTE[4], PALETTE[5], *PALETTE[2:4])
     for row, (name, none) in enumerate(unsupervised.items()):
         axes.plot([none, none], [row - 0.42, row + 0.42], color=MUTED, linewidth=3, zorder=0)
         for number, (detector, colour, marker) in enumerate(zip(detectors, colours, "osD^v", strict=False)):
@@ -400,7 +413,13 @@ def same_and_other(
     label_line(axes, next(iter(unsupervised.values())), -0.62, "saw no stranger", MUTED, ha="right")
     axes.set(yticks=range(len(unsupervised)), yticklabels=[_words(name) for name in unsupervised])
     axes.set_xlabel("AUROC: filled, fitted on this set; hollow, on the others")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.42, -0.7 / figure.get_figheight()), ncols=3, columnspacing=1.2)
+    axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.38, -0.7 / figure.get_figheight()),
+        ncols=4,
+        columnspacing=1,
+        handletextpad=0.2,
+    )
     return figure
 
 
@@ -517,4 +536,4 @@ def _name_ends(axes: Axes, first: str, last: str, at: float = 1) -> None:
 
 def _words(name: str) -> str:
     """The name of an image set, for readers."""
-    return name.replace("_", " ")
+    return PRINTED.get(name, name.replace("_", " "))
