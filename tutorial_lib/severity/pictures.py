@@ -61,8 +61,8 @@ class GrowingLesion:
             for kind in ("spot", "gap")
         }
         reached = np.concatenate([self.among_healthy, *(path[1] for path in self.paths.values())])
-        margin = 0.06 * (reached.max() - reached.min())
-        self.limits = (reached.min() - margin, reached.max() + margin)
+        reach = reached.max() - reached.min()
+        self.limits = (reached.min() - 0.15 * reach, reached.max() + 0.05 * reach)  # on the left, room for words
 
     def painted(self, severity: float, kind: str) -> Tensor:
         """The image with the lesion (1, C, H, W)."""
@@ -233,7 +233,7 @@ def by_bins(
     Args:
         values: for each task, for each number of bins, its seeds' values.
         references: for each task, for each method's name, its seeds' values.
-        companions: images that share an image's label in a batch, for each number of bins; written below the axis.
+        companions: images that share an image's label in a batch, for each number of bins; written below it.
         title: one sentence.
         ylabel: the metric.
     """
@@ -252,8 +252,8 @@ def by_bins(
                  for count in bins]  # fmt: skip
         axes.set(xticks=x, xticklabels=shown, xlim=(-0.3, len(bins) - 0.7))
         axes.set_title(task, loc="center", fontsize=12)
+        axes.set_xlabel("bins\n(companions in a batch)")
     panels[0, 0].set_ylabel(ylabel)
-    figure.supxlabel("bins, and below: others in a batch with the same label", fontsize=12)
     handles, names = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names))
     figure.suptitle(title, x=0.01, ha="left")
