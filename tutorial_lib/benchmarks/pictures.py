@@ -60,7 +60,7 @@ def cost_figure(rows: Sequence[Row], networks: Sequence[str] = ("resnet18", "res
             first.annotate(
                 words,
                 (n, last[method][n]),
-                xytext=(0, -14 if method == OURS else 6),
+                xytext=(0, 8),
                 textcoords="offset points",
                 ha="right",
                 fontsize=11,
