@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book test serve links lint format clean distclean address requirements
+.PHONY: help venv book test serve links lint types format clean distclean address requirements
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -39,9 +39,11 @@ serve: book ## show the book on localhost:8000 (another port: make serve PORT=80
 links: $(STAMP) ## look whether the addresses that the book links to still answer (needs the net)
 	$(BIN)/jupyter-book build --builder linkcheck .
 
-lint: $(STAMP) ## check style and types
+lint: $(STAMP) ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(STAMP) ## what mypy thinks of the type hints (not clean yet)
 	$(BIN)/mypy
 
 format: $(STAMP) ## bring code and notebooks into their form

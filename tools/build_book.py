@@ -36,7 +36,7 @@ STATE = BUILD / "state.json"
 LIBRARY = "tutorial_lib"
 
 #: Environment variables that change what a notebook computes.
-VARIABLES = ("TUTORIAL_STUDY", "TUTORIAL_DATA")
+VARIABLES = ("TUTORIAL_STUDY", "TUTORIAL_DATA", "TUTORIAL_EXPLORE")
 #: Modules with which a library module can import others without naming them; whoever uses one depends on all of it.
 _DYNAMIC = {"importlib", "pkgutil"}
 
