@@ -98,7 +98,7 @@ def test_classic_methods_are_all_there():
     assert found["ocsvm"] > 0.9 and found["svdd"] > 0.9  # a nought is easy to know by its pixels
     split = one_class_split("digits", 0)
     means = [images.images.double().mean((1, 2, 3)).numpy() for images in (split.normal, split.strange)]
-    assert found["brightness"] == pytest.approx(auroc_by_hand(*means))
+    assert found["brightness"] == pytest.approx(auroc_by_hand(*means), abs=2e-3)  # ties
 
 
 def test_the_grids():

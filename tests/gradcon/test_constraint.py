@@ -63,7 +63,7 @@ def test_the_second_order_part_against_finite_differences():
         cosines = [
             F.cosine_similarity(g.flatten(), m.flatten(), dim=0) for g, m in zip(gradients, mean.values(), strict=True)
         ]
-        return float(error - 0.7 * sum(cosines) / len(cosines))
+        return (error - 0.7 * sum(cosines) / len(cosines)).item()
 
     for name, parameter in model.named_parameters():
         flat, gradient = parameter.data.view(-1), parameter.grad.flatten()

@@ -2,7 +2,7 @@
 
 Two questions, each measured interleaved in this process:
 
-* a training step, in plain steps (forward, backward and update of the same network without a constraint);
+* a training step of one model, and of ten, in plain steps (forward, backward and update of the same network without a constraint);
 * scores of a batch, in forward passes of that batch.
 
 The published scheme is `tutorial_lib.benchmarks.gradcon_transcription`: a backward pass for every layer, and when
@@ -28,19 +28,27 @@ from tutorial_lib.experiments.tables import markdown_table
 from tutorial_lib.gradcon import (
     ALPHA,
     Autoencoder,
+    AutoencoderConfig,
     GradientConstraint,
     build_autoencoder,
     decoder_weights,
     training_step,
 )
+from tutorial_lib.gradcon.side_by_side import Together
 
 __all__ = ["EXPERIMENT", "RESULTS", "Plan", "run", "results", "table"]
 
 EXPERIMENT = "gradcon_benchmark"
 OURS_TRAINING, PUBLISHED_TRAINING = "all layers at once", "layer by layer (published)"
+SIDE_BY_SIDE = "ten models side by side"
 OURS_SCORING, PUBLISHED_SCORING = "whole batch", "image by image (published)"
-PAIRS = {"training step": (OURS_TRAINING, PUBLISHED_TRAINING), "scores": (OURS_SCORING, PUBLISHED_SCORING)}
-"""The two methods of each question."""
+PAIRS = {
+    "training step": (OURS_TRAINING, PUBLISHED_TRAINING),
+    "training step, bfloat16": (OURS_TRAINING + ", bfloat16", PUBLISHED_TRAINING),
+    "ten training steps": (SIDE_BY_SIDE, PUBLISHED_TRAINING),
+    "scores": (OURS_SCORING, PUBLISHED_SCORING),
+}
+"""Ours and the published scheme's method for each question."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +70,10 @@ def run(plan: Plan, source: Provenance, device: torch.device, say: Callable[[str
     for shape in plan.shapes:
         for batch in plan.batches:
             study = "x".join(map(str, shape))
-            for question, prepare in (("training step", training), ("scores", scoring)):
+            for question, prepare in (("training step", training), ("ten training steps", ten), ("scores", scoring)):
                 baseline, methods = prepare(shape, batch, device)
                 seconds, ratios = interleaved(baseline, methods, plan.seconds, device)
-                unit = "plain step" if question == "training step" else "forward pass"
+                unit = "forward pass" if question == "scores" else "plain step"
                 said = ", ".join(f"{name} {ratio.median:.2f}" for name, ratio in ratios.items())
                 say(f"{study}, {question}, N={batch}: {unit} {1e3 * seconds:.1f} ms; {said}")
                 row = partial(make_row, source, experiment=EXPERIMENT, study=study, condition=question, n=batch)
@@ -77,6 +85,9 @@ def run(plan: Plan, source: Provenance, device: torch.device, say: Callable[[str
 
 
 Prepared = tuple[Callable[[], object], dict[str, Callable[[], object]]]
+
+MODELS = 10
+"""One-class models trained side by side."""
 
 #: Networks narrower than the published one, by the side of their images.
 WIDTHS = {8: 0.25}
@@ -92,30 +103,54 @@ def _images(shape: tuple[int, int, int], batch: int, device: torch.device) -> Te
     return torch.rand(batch, *shape, generator=torch.Generator().manual_seed(0)).to(device)
 
 
-def training(shape: tuple[int, int, int], batch: int, device: torch.device) -> Prepared:
-    """One step of training: plain; constrained, as this library does it; constrained, as published."""
-    images = _images(shape, batch, device)
+def _our_step(
+    shape: tuple[int, int, int], images: Tensor, constrained: bool, precision: str = "float32"
+) -> Callable[[], object]:
+    model = _network(shape, images.device).train()
+    layout = torch.channels_last if precision == "bfloat16" else torch.contiguous_format  # as train_autoencoder does it
+    model.to(memory_format=layout)
+    batch = images.contiguous(memory_format=layout)
+    constraint = GradientConstraint(model, ALPHA) if constrained else None
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
 
-    def step_of(constrained: bool) -> Callable[[], object]:
-        model = _network(shape, device).train()
-        constraint = GradientConstraint(model, ALPHA) if constrained else None
-        optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    def step() -> None:
+        training_step(model, batch, constraint, precision=precision)
+        optimizer.step()
 
-        def step() -> None:
-            training_step(model, images, constraint)
-            optimizer.step()
+    return step
 
-        return step
 
-    model = _network(shape, device).train()
+def _published_step(shape: tuple[int, int, int], images: Tensor) -> Callable[[], object]:
+    model = _network(shape, images.device).train()
     weights = list(decoder_weights(model).values())
     averages = [RunningAverage() for _ in weights]
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-    methods: dict[str, Callable[[], object]] = {
-        OURS_TRAINING: step_of(constrained=True),
-        PUBLISHED_TRAINING: lambda: published_step(model, weights, images, averages, optimizer, ALPHA),
+    return lambda: published_step(model, weights, images, averages, optimizer, ALPHA)
+
+
+def training(shape: tuple[int, int, int], batch: int, device: torch.device) -> Prepared:
+    """One step of training: plain; constrained, as this library does it; constrained, as published."""
+    images = _images(shape, batch, device)
+    return _our_step(shape, images, constrained=False), {
+        OURS_TRAINING: _our_step(shape, images, constrained=True),
+        OURS_TRAINING + ", bfloat16": _our_step(shape, images, constrained=True, precision="bfloat16"),
+        PUBLISHED_TRAINING: _published_step(shape, images),
     }
-    return step_of(constrained=False), methods
+
+
+def ten(shape: tuple[int, int, int], batch: int, device: torch.device) -> Prepared:
+    """A constrained step of each of ten models: side by side; one after the other; one after the other as published."""
+    images = _images(shape, batch, device)
+    models = [_network(shape, device) for _ in range(MODELS)]
+    together = Together(models, [GradientConstraint(model, ALPHA) for model in models], AutoencoderConfig())
+    stacked = images.expand(MODELS, *images.shape).contiguous()
+    mask, noise = torch.ones(MODELS, batch, device=device), torch.zeros(MODELS, batch, 0, device=device)
+    ours, published = _our_step(shape, images, constrained=True), _published_step(shape, images)
+    return _our_step(shape, images, constrained=False), {
+        SIDE_BY_SIDE: lambda: together.step(stacked, mask, noise),
+        "one after the other": lambda: [ours() for _ in range(MODELS)],
+        PUBLISHED_TRAINING: lambda: [published() for _ in range(MODELS)],
+    }
 
 
 def scoring(shape: tuple[int, int, int], batch: int, device: torch.device) -> Prepared:
@@ -148,9 +183,10 @@ def table(rows: Sequence[Row]) -> str:
     ratios = {(row.study, row.condition, row.n, row.method): row.value for row in rows if row.metric == "ratio"}
     body = []
     for study, question, n in dict.fromkeys(key[:3] for key in ratios):
-        ours, published = PAIRS[question]
-        mine, theirs = ratios[study, question, n, ours], ratios[study, question, n, published]
-        body.append([f"{study}, N={n}: {question}", f"{mine:.2f}", f"{theirs:.2f}", f"{theirs / mine:.2f}"])
+        for title, (ours, published) in PAIRS.items():
+            mine, theirs = ratios.get((study, question, n, ours)), ratios.get((study, question, n, published))
+            if title.startswith(question) and mine and theirs:
+                body.append([f"{study}, N={n}: {title}", f"{mine:.2f}", f"{theirs:.2f}", f"{theirs / mine:.2f}"])
     return markdown_table(
         ["images, in plain steps or forward passes", "ours", "published scheme", "times faster"], body
     )

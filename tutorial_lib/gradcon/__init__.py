@@ -3,7 +3,8 @@
 * `build_autoencoder`: the published networks, and narrower ones for smaller images;
 * `GradientConstraint`: the constraint and its running average;
 * `train_autoencoder`: training with or without it; resumable, the same for the same seed;
-* `trained_autoencoder`: the same, kept in the cache;
+* `train_side_by_side`: several small ones at once;
+* `trained_autoencoder`: one, kept in the cache;
 * `one_class_split`: one class is normal, all others are strange.
 
 The scores are in `tutorial_lib.detectors`. Derived by hand in chapter 6.
@@ -11,6 +12,7 @@ The scores are in `tutorial_lib.detectors`. Derived by hand in chapter 6.
 
 from tutorial_lib.gradcon.constraint import ALPHA, GradientConstraint, decoder_weights
 from tutorial_lib.gradcon.one_class import OneClassSplit, one_class_split
+from tutorial_lib.gradcon.side_by_side import train_side_by_side
 from tutorial_lib.gradcon.trained import TrainedAutoencoder, trained_autoencoder
 from tutorial_lib.gradcon.training import (
     AutoencoderConfig,
@@ -37,6 +39,7 @@ __all__ = [
     "one_class_split",
     "reconstruction_errors",
     "train_autoencoder",
+    "train_side_by_side",
     "trained_autoencoder",
     "training_step",
 ]

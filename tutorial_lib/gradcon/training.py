@@ -198,8 +198,8 @@ def train_autoencoder(
     """
     config = config or AutoencoderConfig()
     device = torch.device(device) if device is not None else next(model.parameters()).device
-    pictures = _pictures(images, "images", model).to(device)
-    held_out = None if validation is None else _pictures(validation, "validation", model).to(device)
+    pictures = pictures_for(model, images, "images").to(device)
+    held_out = None if validation is None else pictures_for(model, validation, "validation").to(device)
     # bfloat16 units of processors take the channels last; for float32 it makes no difference worth the conversion
     layout = torch.channels_last if config.precision == "bfloat16" else torch.contiguous_format
     model.to(device=device, memory_format=layout).train()
@@ -341,7 +341,8 @@ def _total_loss(
     return total / len(images)
 
 
-def _pictures(images: ImageSet | Tensor, name: str, model: Autoencoder) -> Tensor:
+def pictures_for(model: Autoencoder, images: ImageSet | Tensor, name: str) -> Tensor:
+    """The images as a tensor, if the model can take them; errors begin with ``name``."""
     pictures = images.images if isinstance(images, ImageSet) else images
     try:
         check_images(pictures, channels=model.image_shape[0], size=model.image_shape[1:])
