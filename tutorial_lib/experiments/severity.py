@@ -96,7 +96,7 @@ SETTINGS: Mapping[str, Settings] = {
         (16, 2), AutoencoderConfig(epochs=300, batch_size=32, learning_rate=3e-3), ContrastiveConfig(steps=300), 100
     ),
     "mnist": Settings((16, 16, 16, 8), AutoencoderConfig(epochs=60), ContrastiveConfig(steps=300), 100),
-    "pneumonia_mnist": Settings(None, AutoencoderConfig(epochs=200), ContrastiveConfig(steps=300), 100),
+    "pneumonia_mnist": Settings(None, AutoencoderConfig(epochs=150), ContrastiveConfig(steps=150), 100),
     "olives": Settings(None, AutoencoderConfig(epochs=50), ContrastiveConfig(steps=6000), 7448),
 }
 
