@@ -35,7 +35,7 @@ class RunningAverage:
 
 def published_step(
     model: nn.Module,
-    weights: Sequence[nn.Parameter],
+    weights: Sequence[Tensor],
     images: Tensor,
     averages: Sequence[RunningAverage],
     optimizer: torch.optim.Optimizer,
@@ -63,7 +63,7 @@ def published_step(
 
 
 def published_scores(
-    model: nn.Module, weights: Sequence[nn.Parameter], images: Tensor, averages: Sequence[Tensor], beta: float
+    model: nn.Module, weights: Sequence[Tensor], images: Tensor, averages: Sequence[Tensor], beta: float
 ) -> list[tuple[float, float, float]]:
     """Reconstruction error, gradient loss and combined score of each image, larger = stranger.
 

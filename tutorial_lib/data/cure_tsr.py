@@ -58,14 +58,14 @@ class CureName(NamedTuple):
     sign: int
     challenge: int
     level: int
-    index: int
+    number: int
 
 
 def parse_name(stem: str) -> CureName | None:
     """The parts of a file's name without its ending; None if it is not in the data set's form.
 
     >>> parse_name("01_04_12_05_0027")
-    CureName(sequence=1, sign=4, challenge=12, level=5, index=27)
+    CureName(sequence=1, sign=4, challenge=12, level=5, number=27)
     """
     found = _NAME.fullmatch(stem)
     return CureName(*map(int, found.groups())) if found else None
@@ -122,7 +122,7 @@ def load_cure_tsr(
         images=torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))),
         labels=torch.from_numpy(labels),
         class_names=tuple(f"sign {number}" for number in range(1, SIGNS + 1)),
-        source=torch.tensor([100_000 * name.sign + name.index for name, _ in found]),
+        source=torch.tensor([100_000 * name.sign + name.number for name, _ in found]),
         note=f"resized to {side}x{side} (bicubic, antialiased)",
     )
 

@@ -33,7 +33,7 @@ __all__ = ["ALPHA", "GradientConstraint", "decoder_weights"]
 ALPHA = 0.03
 
 
-def decoder_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+def decoder_weights(model: nn.Module) -> dict[str, Tensor]:
     """The weights that are constrained, by their name in the model: of every convolution in ``model.decoder``.
 
     Raises:
@@ -122,7 +122,7 @@ class GradientConstraint:
         if any(gradient is None for gradient in gradients):
             raise ValueError("a constrained weight has no gradient; call backward on the total loss first")
         self.steps += 1
-        torch._foreach_lerp_(list(self.mean.values()), list(gradients), 1 / self.steps)
+        torch._foreach_lerp_(list(self.mean.values()), list(gradients), 1 / self.steps)  # type: ignore[arg-type]
 
     def reference(self) -> dict[str, Tensor]:
         """A copy of the average, as `tutorial_lib.gradients.alignment` takes it.

@@ -202,7 +202,7 @@ def train_autoencoder(
     held_out = None if validation is None else pictures_for(model, validation, "validation").to(device)
     # bfloat16 units of processors take the channels last; for float32 it makes no difference worth the conversion
     layout = torch.channels_last if config.precision == "bfloat16" else torch.contiguous_format
-    model.to(device=device, memory_format=layout).train()
+    model.to(device).to(memory_format=layout).train()
     if constraint is not None:
         constraint.to(device)
     state = _State(model, constraint, config)
