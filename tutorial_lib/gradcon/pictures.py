@@ -253,22 +253,25 @@ def by_class(
     """AUROC of several methods for each normal class: one row a class, one marker a method.
 
     Args:
-        values: for each method, its AUROC by class; where several seeds are given, each is drawn and the mean marked.
+        values: for each method, its AUROC by class; where several seeds are given, their range is drawn and the mean
+            marked. A class that a method lacks stays empty.
         title: one sentence.
         empty: methods drawn with hollow markers (published ones, say).
     """
-    classes = list(next(iter(values.values())))
+    classes = list(max(values.values(), key=len))
     colours = (MODEL, *PALETTE[2:])
     figure, axes = plt.subplots(figsize=(WIDTH, 1.1 + 0.36 * len(classes) + 0.25 * ((len(values) + 1) // 2)))
     for place, (method, of) in enumerate(values.items()):
         colour, marker = colours[place % len(colours)], "osD^vPX"[place % 7]
         face = "white" if method in empty else colour
         for row, name in enumerate(classes):
+            if name not in of:
+                continue
             y, found = row + 0.5 * ((place + 0.5) / len(values) - 0.5), np.atleast_1d(of[name])
             axes.plot([found.min(), found.max()], [y, y], color=colour, linewidth=1.5, alpha=0.6)
             axes.plot(
                 found.mean(), y, marker, color=colour, markerfacecolor=face, markersize=7, mew=1.4,
-                label=method if row == 0 else None,
+                label=method if name == next(iter(of)) else None,
             )  # fmt: skip
     axes.axvline(0.5, color=MUTED, linestyle="dashed", linewidth=1)
     axes.set(ylim=(len(classes) - 0.4, -0.6), yticks=range(len(classes)), title=title, xlabel="AUROC")
