@@ -223,6 +223,14 @@ def test_panels_hold_every_seed(digits_rows):
         experiment.panels(digits_rows, "auroc", {"severe?": "severe"}, {"none": "nothing"})
 
 
+def test_bins_references_and_companions_are_those_of_the_rows(digits_rows):
+    values, references, companions = experiment.by_number_of_bins(digits_rows, {"severe?": "severe"})
+    assert values["severe?"][10] == experiment.over_seeds(digits_rows, "bins/10", "severe", "auroc")
+    assert references["severe?"]["true bins"] == experiment.over_seeds(digits_rows, "true/10", "severe", "auroc")
+    assert list(companions) == list(experiment.BINS) and sorted(companions.values()) == list(companions.values())[::-1]
+    assert companions[200] < 1 < companions[50]
+
+
 def test_table_shows_both_questions(digits_rows):
     text = experiment.table(digits_rows)
     assert "rank correlation with the known severity" in text and "| bins/10" in text and "±" in text

@@ -53,6 +53,7 @@ __all__ = [
     "Settings",
     "Task",
     "Ward",
+    "by_number_of_bins",
     "new_encoder",
     "over_seeds",
     "panels",
@@ -435,6 +436,28 @@ def panels(
     if missing:
         raise ValueError(f"no stored {metric} of {', '.join(dict.fromkeys(missing))}")
     return found
+
+
+def by_number_of_bins(
+    rows: Sequence[Row], questions: Mapping[str, str]
+) -> tuple[dict[str, dict[int, list[float]]], dict[str, dict[str, list[float]]], dict[int, float]]:
+    """AUROC of probes as `tutorial_lib.severity.pictures.by_bins` draws it.
+
+    Args:
+        rows: of one study.
+        questions: the rows' condition for each panel's title.
+
+    Returns:
+        for each panel and number of bins, its seeds' values; for each panel, those of SimCLR, of bins of the true severity and
+        of bins dealt at random; for each number of bins, the companions in a batch.
+    """
+    values = {
+        title: {bins: over_seeds(rows, f"bins/{bins}", condition, "auroc") for bins in BINS}
+        for title, condition in questions.items()
+    }
+    others = {"SimCLR": "simclr", "true bins": "true/10", "random bins": "random/10"}
+    companions = {bins: over_seeds(rows, f"bins/{bins}", "pool", "companions")[0] for bins in BINS}
+    return values, panels(rows, "auroc", questions, others), companions
 
 
 def table(rows: Sequence[Row]) -> str:
