@@ -262,7 +262,7 @@ def _scores(method: Method, study: Study, network: str, seed: int, device: torch
             for shift, strange in to_test.items():
                 yield shift, "none", scores_in, detector.predict(strange)
             return
-        fit_on = _fitting(detector, study, known, to_learn, to_test)
+        fit_on = _fitting(detector, study, known, to_learn, to_test)  # type: ignore[arg-type]
         for shift in to_test:
             others = [name for name in to_test if name != shift]
             yield (shift, "same", *fit_on([shift], shift))
