@@ -64,7 +64,7 @@ def train_side_by_side(
     _check(models, images, constraints, config)
     start, device = time.perf_counter(), next(models[0].parameters()).device
     pictures = [pictures_for(model, part, "images").to(device) for model, part in zip(models, images, strict=True)]
-    together = Together(models, constraints, config)
+    together = Together(models, [constraint.to(device) for constraint in constraints], config)
     generators = [torch.Generator().manual_seed(config.seed) for _ in models]
     histories = [AutoencoderHistory() for _ in models]
     for epoch in range(config.epochs):
