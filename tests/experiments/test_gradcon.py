@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from tutorial_lib.data.corruptions import LEVELS, corrupt
 from tutorial_lib.experiments import gradcon_class, gradcon_condition
 from tutorial_lib.experiments.published import read_published
-from tutorial_lib.experiments.rows import make_row, provenance
+from tutorial_lib.experiments.rows import make_row, provenance, select
 from tutorial_lib.gradcon import (
     AutoencoderConfig,
     GradientConstraint,
@@ -171,3 +171,51 @@ def test_the_table_of_conditions():
     text = gradcon_condition.table(rows_of("gradcon_condition", "digits", values))
     line = next(line for line in text.splitlines() if "haze, CAE+Grad: Grad" in line)
     assert re.findall(r"0\.\d+", line) == ["0.550", "0.600", "0.650", "0.700", "0.750", "0.650"]
+
+
+def mean_of(rows, method, metric="auroc"):
+    """Mean over seeds and conditions."""
+    return np.mean([row.value for row in select(rows, method=method, metric=metric)])
+
+
+def test_stored_rows_of_digits_are_whole():
+    rows = gradcon_class.stored_rows("digits")
+    for method in gradcon_class.METHODS:
+        mine = select(rows, method=method, metric="auroc")
+        assert {(row.condition, row.seed) for row in mine} == {(str(c), s) for c in range(10) for s in range(3)}
+        assert all(row.challenging_data == "none" and not row.commit.endswith("+changes") for row in mine)
+
+
+def test_stored_scores_give_the_stored_rows():
+    scores = gradcon_class.stored_scores("digits")
+    rows = select(gradcon_class.stored_rows("digits"), seed=0, metric="auroc")
+    assert set(scores) == {(method, normal) for method in gradcon_class.METHODS for normal in range(10)}
+    for (method, normal), both in scores.items():
+        (row,) = select(rows, method=method, condition=str(normal))
+        assert row.value == pytest.approx(auroc_by_hand(*both), abs=5e-3)
+        assert row.n == sum(map(len, both))
+    with pytest.raises(FileNotFoundError, match="run the experiment"):
+        gradcon_class.stored_scores("toy")
+
+
+def test_on_digits_the_constraint_makes_the_gradient_a_score_but_the_error_stays_ahead():
+    rows = gradcon_class.stored_rows("digits")
+    for kind, gain in (("cae", 0.2), ("vae", 0.0)):
+        assert mean_of(rows, f"{kind}_grad/grad") > mean_of(rows, f"{kind}/grad") + gain
+        assert mean_of(rows, f"{kind}_grad/recon") > mean_of(rows, f"{kind}_grad/grad")
+        aligned, free = (mean_of(rows, model, "gradient_loss") for model in (f"{kind}_grad", kind))
+        assert aligned < -0.5 < -0.1 < free
+    for control in ("brightness", "complexity"):
+        assert 0.4 < mean_of(rows, control) < 0.6
+
+
+def test_on_digits_blur_is_reconstructed_better_than_what_was_learned():
+    """Reconstruction error below chance, the gradient above it: what the published figure shows for traffic signs."""
+    rows = gradcon_condition.stored_rows("digits")
+    for name in ("lens_blur", "gaussian_blur"):
+        for level in LEVELS:
+            here = [row for row in rows if row.condition == f"{name}/{level}"]
+            assert mean_of(here, "cae/recon") < 0.5 and mean_of(here, "cae_grad/recon") < 0.5
+            assert mean_of(here, "cae_grad/grad") > 0.5
+    worst = [row for row in rows if row.condition == "haze/5"]
+    assert mean_of(worst, "cae_grad/grad") > 0.99 and mean_of(worst, "cae/recon") > 0.99

@@ -49,13 +49,23 @@ from tutorial_lib.detectors import (
 from tutorial_lib.detectors.gradcon import BETA
 from tutorial_lib.experiments.experiment import Cell, CellResult, Experiment, Measurement
 from tutorial_lib.experiments.published import read_published
-from tutorial_lib.experiments.rows import RESULTS, Row, read_rows
+from tutorial_lib.experiments.rows import RESULTS, Row, read_arrays, read_rows
 from tutorial_lib.experiments.tables import markdown_table, mean_and_spread
 from tutorial_lib.gradcon import ALPHA, AutoencoderConfig, TrainedAutoencoder, one_class_split, trained_autoencoder
 from tutorial_lib.gradcon.training import losses_of
 from tutorial_lib.metrics import auroc
 
-__all__ = ["EXPERIMENT", "METHODS", "MODELS", "RECIPES", "Recipe", "classics", "scores_of", "stored_rows"]
+__all__ = [
+    "EXPERIMENT",
+    "METHODS",
+    "MODELS",
+    "RECIPES",
+    "Recipe",
+    "classics",
+    "scores_of",
+    "stored_rows",
+    "stored_scores",
+]
 
 NAME = "gradcon_class"
 
@@ -204,6 +214,27 @@ def gradient_loss(trained: TrainedAutoencoder, images: ImageSet, batch_size: int
 def stored_rows(study: str | None = None) -> list[Row]:
     """The rows that come with the library, of one study or of all."""
     return [row for row in read_rows(RESULTS / f"{NAME}.csv") if study in (None, row.study)]
+
+
+def stored_scores(study: str) -> dict[tuple[str, int], tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Scores that come with the library, of the first seed: by method and normal class, those of normal and strange images.
+
+    Up to `KEPT` of each, for histograms and curves; larger = stranger.
+
+    Raises:
+        FileNotFoundError: none are stored for this study.
+    """
+    arrays = read_arrays(RESULTS / f"{NAME}_{study}.npz")
+    found = {}
+    for name in arrays:
+        if name.endswith("/normal"):
+            *settings, way, _ = name.split("/")
+            model = next(part for part in settings if part in MODELS or part == "classic")
+            method = way if model == "classic" else f"{model}/{way}"
+            both = (arrays[name], arrays[name.removesuffix("normal") + "strange"])
+            normal, strange = (scores.astype(np.float64) for scores in both)
+            found[method, int(settings[settings.index(model) + 1])] = (normal, strange)
+    return found
 
 
 def table(rows: Sequence[Row]) -> str:
