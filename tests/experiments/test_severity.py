@@ -15,7 +15,7 @@ from tutorial_lib.data.olives import BIOMARKERS, OlivesScans
 from tutorial_lib.experiments import severity as experiment
 from tutorial_lib.experiments.experiment import Cell
 from tutorial_lib.experiments.registry import experiment_named
-from tutorial_lib.experiments.rows import RESULTS, read_rows, select
+from tutorial_lib.experiments.rows import RESULTS, read_arrays, read_rows, select
 from tutorial_lib.gradcon import AutoencoderConfig
 from tutorial_lib.severity import ContrastiveConfig, spearman
 from tutorial_lib.severity.healthy import MODELS, control_scores, train_healthy
@@ -234,3 +234,35 @@ def test_bins_references_and_companions_are_those_of_the_rows(digits_rows):
 def test_table_shows_both_questions(digits_rows):
     text = experiment.table(digits_rows)
     assert "rank correlation with the known severity" in text and "| bins/10" in text and "±" in text
+
+
+@pytest.fixture(scope="module")
+def xray_rows():
+    return select(read_rows(RESULTS / "severity.csv"), study="pneumonia_mnist")
+
+
+def test_on_x_rays_the_gradient_is_in_front_and_the_lookup_is_a_coin(xray_rows):
+    def told(method):
+        return mean(xray_rows, method, "pneumonia", "auroc")
+
+    assert told("cae+grad: gradient") > 0.7 > 0.6 > told("cae: gradient")
+    assert told("cae+grad: reconstruction") < 0.5 and abs(told("control: nearest healthy") - 0.5) < 0.1
+    assert 1 - told("control: complexity") > max(told(f"{model}: {score}") for model, score in experiment.SCORES)
+
+
+def test_on_x_rays_the_bins_come_up_to_simclr_from_below(xray_rows):
+    values, references, _ = experiment.by_number_of_bins(xray_rows, {"ill?": "pneumonia"})
+    few, many = np.mean(values["ill?"][10]), np.mean(values["ill?"][200])
+    simclr, true = np.mean(references["ill?"]["SimCLR"]), np.mean(references["ill?"]["true bins"])
+    assert few < many < simclr + 0.01 and simclr < true - 0.03
+
+
+def test_share_of_the_ill_grows_with_the_gradient_score(xray_rows):
+    stored = read_arrays(RESULTS / "severity_pneumonia_mnist.npz")
+    healthy, ill = (stored[f"cae+grad/pneumonia/{side}/gradient"] for side in ("healthy", "ill"))
+    assert (len(healthy), len(ill)) == (234, 390)
+    truth = np.r_[np.zeros(234), np.ones(390)][np.r_[healthy, ill].argsort(kind="stable")]
+    share = [part.mean() for part in np.array_split(truth, 10)]
+    assert share[0] < 0.35 and share[-1] > 0.9 and all(b > a - 0.05 for a, b in zip(share, share[1:], strict=False))
+    for side in ("healthy", "ill"):
+        assert stored[f"cae+grad/pneumonia/{side}/images"].shape == (12, 1, 28, 28)

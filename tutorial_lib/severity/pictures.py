@@ -298,10 +298,11 @@ def share_by_tenth(healthy: ArrayLike, ill: ArrayLike, names: tuple[str, str], t
     figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
     axes.bar(range(1, 11), share, color=UNKNOWN, hatch="///", edgecolor="white")
     axes.bar(range(1, 11), 1 - share, bottom=share, color=KNOWN, edgecolor="white")
-    axes.axhline(truth.mean(), color=MODEL, linewidth=1.2, linestyle="dashed")
-    axes.text(10.6, truth.mean(), "all", va="center", fontsize=11)
-    axes.set(xlim=(0.4, 11.2), ylim=(0, 1), xticks=[1, 10], yticks=[0, 0.5, 1], title=title)
+    axes.plot([0.4, 10.55], [truth.mean()] * 2, color=MODEL, linewidth=1.2, linestyle="dashed")
+    axes.text(10.65, truth.mean(), "of all", va="center", fontsize=11)
+    for name, colour, height in ((names[0], KNOWN, 0.92), (names[1], UNKNOWN, 0.2)):
+        label_line(axes, 10.65, height, name, colour)
+    axes.set(xlim=(0.4, 13.2), ylim=(0, 1), xticks=[1, 10], yticks=[0, 0.5, 1], title=title)
     axes.set_xticklabels(["least severe tenth", "most severe"])
-    axes.text(1, 0.06, names[1], color="white", fontweight="bold", fontsize=11, ha="left", backgroundcolor=UNKNOWN)
-    axes.text(1, 0.92, names[0], color="white", fontweight="bold", fontsize=11, ha="left", backgroundcolor=KNOWN)
+    axes.get_xticklabels()[0].set_ha("left")
     return figure
