@@ -61,7 +61,7 @@ SHORT: Mapping[bool, Mapping[str, str]] = {
         "gradient_sum_large": "sum of norms", "gradient_density": "density", "gradient_fusion": "fusion",
     },
     False: {
-        "mahalanobis_p_fe": "H, distances", "purview": "H, gradients", "control_logits": "H, logits",
+        "mahalanobis_fe": "H, distances", "mahalanobis_p_fe": "H, dist. (P)", "purview": "H, gradients", "control_logits": "H, logits",
         "control_penultimate": "H, features", "control_activations": "H, activations",
     },
 }  # fmt: skip
@@ -381,7 +381,7 @@ def same_and_other(
         title: one sentence.
     """
     detectors, step = list(values), 0.72 / len(values)
-    figure, axes = plt.subplots(figsize=(WIDTH, 1.5 + 0.19 * (len(detectors) + 1.2) * len(unsupervised)))
+    figure, axes = plt.subplots(figsize=(WIDTH, 1.5 + 0.16 * (len(detectors) + 1.2) * len(unsupervised)))
     colours = (MODEL, PALETTE[4], PALETTE[5], *PALETTE[2:4])
     for row, (name, none) in enumerate(unsupervised.items()):
         axes.plot([none, none], [row - 0.42, row + 0.42], color=MUTED, linewidth=3, zorder=0)
