@@ -157,8 +157,8 @@ def shipped():
 
 
 RIVALS = ("msp", "energy", "knn")
-SHIPPED = ["digits"]
-KNOWN_ONLY = [("digits", ""), ("digits", "resnet20")]
+SHIPPED = ["digits", "cifar10"]
+KNOWN_ONLY = [("digits", ""), ("digits", "resnet20"), ("cifar10", "")]
 
 
 def headline(shipped, study, network, opened=False):
@@ -176,6 +176,13 @@ def test_fusion_is_within_a_point_of_the_best_rival_of_every_set(shipped, study,
     assert len(pairs) >= 5
     for condition, (fusion, best) in pairs.items():
         assert fusion > best - 0.01, (study, network, condition)
+
+
+def test_fusion_is_ahead_of_every_rival_on_most_sets(shipped):
+    """Counted over studies and networks. On the digits' LeNet it is behind on most, by a third of a point or less."""
+    pairs = [pair for study, network in KNOWN_ONLY for pair in headline(shipped, study, network).values()]
+    assert sum(fusion > best for fusion, best in pairs) >= 0.75 * len(pairs)
+    assert min(fusion - best for fusion, best in headline(shipped, "digits", "").values()) > -0.004
 
 
 @pytest.mark.parametrize(("study", "network"), KNOWN_ONLY)
