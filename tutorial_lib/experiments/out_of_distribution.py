@@ -431,7 +431,8 @@ def _beside_published(study: str, rows: Sequence[Row]) -> list[str]:
                 line.append(mean_and_spread(values) + beside)
     title = (
         f"{study}, {_seeds(rows)}: beside the published table, in %, printed numbers in parentheses (Lee et al. 2023, "
-        "other networks and more images). A dash: this machine does not have the images."
+        "other networks and more images; AUPR also depends on the share of strangers). A dash: not measured, or the images "
+        "are not on this machine."
     )
     return [title, markdown_table(head, body)]
 
