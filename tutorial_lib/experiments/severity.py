@@ -350,7 +350,8 @@ def new_encoder(images: Ward, seed: int, device: torch.device | str = "cpu") -> 
     mean, std = pixels.mean((0, 2, 3)).tolist(), pixels.std((0, 2, 3)).clamp_min(1e-3).tolist()
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
-        return build(NETWORK, 2, tuple(images.healthy.shape[1:]), mean, std).to(device)
+        _, channels, height, width = images.healthy.shape
+        return build(NETWORK, 2, (channels, height, width), mean, std).to(device)
 
 
 def _asked(method: str, tasks: Mapping[str, Task], features: Callable[[Tensor], Tensor]) -> Iterator[Measurement]:

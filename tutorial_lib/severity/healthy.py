@@ -117,7 +117,7 @@ def control_scores(images: Tensor, healthy: Tensor) -> dict[str, NDArray[np.floa
         healthy: (M, C, H, W), what an autoencoder would have been trained on.
     """
     check_images(images)
-    check_images(healthy, channels=images.shape[1], size=tuple(images.shape[2:]))
+    check_images(healthy, channels=images.shape[1], size=(images.shape[2], images.shape[3]))
     x, known = as_float(images, torch.float64), as_float(healthy, torch.float64)
     rough = x.diff(dim=2).abs().mean((1, 2, 3)) + x.diff(dim=3).abs().mean((1, 2, 3))
     nearest = [torch.cdist(part.flatten(1), known.flatten(1)).amin(1).square() / x[0].numel() for part in x.split(256)]

@@ -304,5 +304,5 @@ def share_by_tenth(healthy: ArrayLike, ill: ArrayLike, names: tuple[str, str], t
         label_line(axes, 10.65, height, name, colour)
     axes.set(xlim=(0.4, 13.2), ylim=(0, 1), xticks=[1, 10], yticks=[0, 0.5, 1], title=title)
     axes.set_xticklabels(["least severe tenth", "most severe"])
-    axes.get_xticklabels()[0].set_ha("left")
+    plt.setp(axes.get_xticklabels()[:1], ha="left")
     return figure
