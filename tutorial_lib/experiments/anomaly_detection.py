@@ -31,7 +31,7 @@ from tutorial_lib.gradients import squared_norms
 from tutorial_lib.metrics import auroc
 from tutorial_lib.models.plane import Plane
 
-__all__ = ["DIRECTIONS", "EXPERIMENT", "by_class", "stored_rows"]
+__all__ = ["DIRECTIONS", "EXPERIMENT", "by_class", "mean_auroc", "mean_of", "seeds_by_class", "stored_rows"]
 
 NAME = "anomaly_detection"
 
@@ -91,6 +91,23 @@ def by_class(rows: Sequence[Row], method: str) -> dict[str, float]:
         raise ValueError(f"no rows of {method!r}; there are {', '.join(dict.fromkeys(row.method for row in rows))}")
     classes = dict.fromkeys(row.condition for row in mine)
     return {name: float(np.mean([row.value for row in mine if row.condition == name])) for name in classes}
+
+
+def seeds_by_class(rows: Sequence[Row], method: str) -> dict[str, list[float]]:
+    """AUROC of a method by normal class, one value a seed; of any experiment with one class normal. Empty without rows."""
+    mine = [row for row in rows if row.method == method and row.metric == "auroc"]
+    classes = dict.fromkeys(row.condition for row in mine)
+    return {name: [row.value for row in mine if row.condition == name] for name in classes}
+
+
+def mean_of(classes: Mapping[str, float | Sequence[float]]) -> float:
+    """Mean over classes, in each of them over the seeds first."""
+    return float(np.mean([np.mean(values) for values in classes.values()]))
+
+
+def mean_auroc(rows: Sequence[Row], method: str) -> float:
+    """Mean over classes of `by_class`."""
+    return float(np.mean(list(by_class(rows, method).values())))
 
 
 def table(rows: Sequence[Row]) -> str:

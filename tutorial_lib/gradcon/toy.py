@@ -142,6 +142,11 @@ class Constrained(NamedTuple):
     model: TwoWeights
     reference: Tensor
 
+    def cosines(self, points: Tensor) -> Tensor:
+        """Cosine of each point's gradient with the mean of the training, (N,) in [-1, 1]."""
+        with torch.no_grad():
+            return torch.cosine_similarity(self.model.gradients(points), self.reference[None], dim=1)
+
 
 def train_curve(points: Tensor, steps: int = 600, seed: int = 0) -> Curve:
     """Fit a :class:`Curve` to points (n, 2) by Adam on the mean squared error, all points at once."""
