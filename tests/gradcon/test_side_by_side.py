@@ -41,7 +41,8 @@ def test_side_by_side_is_one_after_the_other(kind, alpha):
             assert getattr(histories[i], part) == pytest.approx(getattr(expected, part), rel=1e-3, abs=1e-5), part
         assert histories[i].best_epoch == 3 and not models[i].training
         moved = max(
-            float((a - b).detach().abs().max()) for a, b in zip(models[i].parameters(), initial[i].parameters(), strict=True)
+            float((a - b).detach().abs().max())
+            for a, b in zip(models[i].parameters(), initial[i].parameters(), strict=True)
         )
         assert moved > 5e-3  # far beyond the tolerance
 
