@@ -38,6 +38,7 @@ def register(subparsers: Any) -> None:
         "--networks", nargs="+", metavar="NAME", help="resnet18 resnet20 small_cnn densenet_bc_100_12 (default: all)"
     )
     command.add_argument("--batches", nargs="+", type=int, metavar="N", help="batch sizes (default 1 8 32 128)")
+    command.add_argument("--only-memory", action="store_true", help="measure peak memory and no times")
     command.add_argument("--no-memory", action="store_true", help="leave out peak memory")
     command.add_argument(
         "--out",
@@ -76,6 +77,8 @@ def _run(arguments: argparse.Namespace) -> int:
     plan = gradients.Plan.quick() if arguments.quick else gradients.Plan()
     changes = {"networks": arguments.networks, "batches": arguments.batches, "seconds": arguments.seconds}
     plan = dataclasses.replace(plan, **{name: value for name, value in changes.items() if value is not None})
+    if arguments.only_memory:
+        plan = dataclasses.replace(plan, times=False)
     if arguments.no_memory:
         plan = dataclasses.replace(plan, memory=False)
 

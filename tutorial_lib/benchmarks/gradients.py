@@ -45,6 +45,7 @@ class Plan:
     classes: Sequence[int] = (10, 100)
     contrast_batches: Sequence[int] = (8, 32)
     seconds: float = 20.0
+    times: bool = True
     memory: bool = True
 
     @classmethod
@@ -85,7 +86,7 @@ def run(plan: Plan, source: Provenance, device: torch.device, say: Callable[[str
         *(partial(decoder, n) for n in plan.batches if n > 1),
         *(partial(closed_form, name, 32) for name in plan.networks),
     ]
-    for number, table in enumerate(tables, 1):
+    for number, table in enumerate(tables if plan.times else [], 1):
         study, condition, n, baseline, methods = table(device)
         say(f"[{number}/{len(tables)}] {study}, {condition}")
         seconds, ratios = interleaved(baseline, methods, plan.seconds, device)

@@ -27,7 +27,7 @@ def read_published(experiment: str, **columns: str) -> list[dict[str, Any]]:
 
     >>> [row["value"] for row in read_published("calibration", dataset="CIFAR-10", network="LeNet-5", metric="test_error_percent")]
     [15.57]
-    """  # noqa: E501 (a doctest is one line)
+    """
     path = _FOLDER / f"{experiment}.csv"
     if not path.is_file():
         known = sorted(file.stem for file in _FOLDER.glob("*.csv"))
