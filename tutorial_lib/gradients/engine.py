@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tutorial_lib.gradients.guards import Network, run
 from tutorial_lib.gradients.interception import Interception, Question, foreign_nodes
-from tutorial_lib.gradients.rules import Formed
+from tutorial_lib.gradients.rules import Alone
 
 MEMORY_BUDGET = {"cpu": 256 << 20, "cuda": 2 << 30}
 """Bytes of activations that a chunk may keep, by kind of device."""
@@ -148,15 +148,15 @@ def one_by_one(
                 retain_graph=label + 1 < labels,
                 allow_unused=True,
             )
-            formed = [
-                torch.zeros_like(p) if g is None else g for p, g in zip(parameters.values(), gradients, strict=True)
-            ]
             answers.append(
                 torch.stack(
-                    [question(name, Formed(g[None])) for name, g in zip(parameters, formed, strict=True)], dim=1
+                    [
+                        question(name, Alone(torch.zeros_like(parameter) if gradient is None else gradient))
+                        for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True)
+                    ]
                 )
             )
-        rows.append(Answers(torch.stack(answers, dim=1).double(), start.scale))
+        rows.append(Answers(torch.stack(answers).unsqueeze(0).double(), start.scale))
     return Answers(torch.cat([row.values for row in rows]), torch.cat([row.scale for row in rows]))
 
 

@@ -55,6 +55,7 @@ class Interception(TorchFunctionMode):
         self.uncovered: set[str] = set()
         self.answers: dict[str, Tensor] = {}
         self.sums: dict[str, Tensor] = {}
+        self.scratch: dict = {}
         self.shapes: list[torch.Size] = []  # of inputs whose samples may stand on several axes, over those axes
         self.bytes = self.largest = 0  # of what the operations return: all together, and the largest
 
@@ -88,7 +89,7 @@ class Interception(TorchFunctionMode):
         if id(x) in self.name_of:
             raise Unsupported("a parameter as input")
         axis = self._axis(x.shape[: use.free_axes])
-        use.names = names
+        use.names, use.scratch = names, self.scratch
         for name in names.values():
             self.uses[name] = self.uses.get(name, 0) + 1
         if axis == 0:
@@ -124,7 +125,7 @@ class Interception(TorchFunctionMode):
             }
             return direction[0]  # vmap wants something back
 
-        with torch.no_grad(), torch.autocast(direction[0].device.type, enabled=False):
+        with torch.inference_mode(), torch.autocast(direction[0].device.type, enabled=False):
             if self.labels == 1:
                 run([d.squeeze(1) for d in direction])
             else:

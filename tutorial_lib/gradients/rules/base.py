@@ -22,6 +22,9 @@ SCRATCH_BYTES = 3 << 19
 """Temporary memory that a rule uses at once, a thread: half of a processor core's own cache. Twice as much costs a convolution
 10 % of its time, ten times as much half of it; with less, small layers spend their time on calls."""
 
+LONG = 1 << 16
+"""Numbers from which on a vector norm, which the library adds up without pairing, would lose a digit of float32: 1e-6 here."""
+
 
 class SampleGradients:
     """The gradients of one parameter tensor, one a sample and label: (M, *shape), formed only if that is cheaper.
@@ -60,13 +63,28 @@ class Formed(SampleGradients):
 
     def __init__(self, gradients: Tensor, labels: int = 1) -> None:
         self.gradients, self.labels = gradients, labels
-        self.samples, self.shape = len(gradients) // labels, gradients.shape[1:]
+        self.samples, self.shape = gradients.shape[0] // labels, gradients.shape[1:]
 
     def dense(self, first: int = 0, last: int | None = None) -> Tensor:
         return precise(self.gradients[first * self.labels : None if last is None else last * self.labels])
 
     def squared_norms(self) -> Tensor:
         return squared_sum(precise(self.gradients))
+
+
+class Alone(SampleGradients):
+    """The ordinary gradient of one sample for one label, (*shape). Its answers are single numbers, without an axis of samples."""
+
+    def __init__(self, gradient: Tensor) -> None:
+        self.gradient = gradient
+
+    def squared_norms(self) -> Tensor:
+        vector = precise(self.gradient).reshape(-1)
+        return torch.dot(vector, vector)
+
+    def moments(self, reference: Tensor) -> tuple[Tensor, Tensor]:
+        vector = precise(self.gradient).reshape(-1)
+        return torch.dot(vector, reference.flatten().to(vector.dtype)), torch.dot(vector, vector)
 
 
 class Use:
@@ -82,6 +100,7 @@ class Use:
     def __init__(self, input: Tensor, **parameters: Tensor | None) -> None:
         self.input: Tensor | None = input
         self.parameters = parameters
+        self.scratch: dict = {}  # memory that a use may leave for the next; shared by the uses of a backward pass
         self.names: dict[str, str] = {}  # by role, of those that are asked about
 
     def typed(self, dtype: torch.dtype) -> list[Tensor | None]:
@@ -105,13 +124,16 @@ class Unsupported(Exception):
 
 # ------------------------------------------------------------------ arithmetic
 def squared_sum(tensor: Tensor) -> Tensor:
-    """Sum of squares over all but the first axis. (A vector norm in float32 loses digits on long vectors.)"""
-    if len(tensor) == 1:
+    """Sum of squares over all but the first axis."""
+    rows = tensor.shape[0]
+    if rows == 1:
         vector = tensor.reshape(-1)
         return torch.dot(vector, vector).unsqueeze(0)
     if tensor.dim() != 2:
-        tensor = tensor.reshape(len(tensor), -1)
-    return tensor.square().sum(1)
+        tensor = tensor.reshape(rows, -1)
+    if tensor.shape[1] > LONG:
+        return tensor.square().sum(1)
+    return torch.linalg.vector_norm(tensor, dim=1).square()
 
 
 def precise(tensor: Tensor) -> Tensor:
@@ -134,9 +156,16 @@ def scratch_numbers(like: Tensor) -> int:
 
 
 def parts(samples: int, numbers_per_sample: int, numbers: int) -> list[tuple[int, int]]:
-    """Ranges of samples, as equal as can be, of at most so many numbers (but at least one sample)."""
-    most = max(1, numbers // numbers_per_sample)
-    step = -(-samples // -(-samples // most))
+    """Ranges of samples, as equal as can be, of at most so many numbers (but at least one sample).
+
+    A product of a batch gives every thread whole samples, so a range holds a multiple of the number of threads.
+    """
+    threads = torch.get_num_threads()
+    most = max(1, numbers // numbers_per_sample // threads * threads)
+    pieces = -(-samples // most)
+    step = -(-samples // pieces)
+    if most >= threads:
+        step = -(-step // threads) * threads
     return [(first, min(first + step, samples)) for first in range(0, samples, step)]
 
 

@@ -20,7 +20,6 @@ S²·I multiplications for S pixels, a factor kh·kw less than the Gram of patch
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 from math import prod
 
 import torch
@@ -53,10 +52,21 @@ class Correlation(SampleGradients):
         x: (N, I, H, W).
         g: (M, O, h, w).
         kernel, stride, padding, dilation: one number for rows and one for columns each.
+        scratch: memory that layers hand on, see `KernelRows`.
     """
 
-    def __init__(self, x: Tensor, g: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> None:
+    def __init__(
+        self,
+        x: Tensor,
+        g: Tensor,
+        kernel: Pair,
+        stride: Pair,
+        padding: Pair,
+        dilation: Pair,
+        scratch: dict[object, KernelRows] | None = None,
+    ) -> None:
         self.x, self.g = precise(x), precise(g)
+        self.scratch = {} if scratch is None else scratch
         self.samples, inputs = x.shape[:2]
         self.labels = len(g) // len(x)
         self.shape = (g.shape[1], inputs, *kernel)
@@ -69,8 +79,9 @@ class Correlation(SampleGradients):
             ranges = parts(self.samples, numbers, scratch_numbers(self.x))
             return joined([self._gram(first, last) for first, last in ranges])
         kh = self.shape[2]
-        squared = [rows.square_().view(kh, -1, prod(self.shape) // kh).sum(-1) for rows in self._kernel_rows()]
-        return joined(squared, dim=1).sum(0)
+        numbers = prod(self.shape) // kh
+        squared = [squared_sum(rows.view(-1, numbers)).view(kh, -1).sum(0) for rows in self._kernel_rows()]
+        return joined(squared)
 
     def moments(self, reference: Tensor) -> tuple[Tensor, Tensor]:
         reference = reference.view(self.shape).to(self.x.dtype)
@@ -83,9 +94,9 @@ class Correlation(SampleGradients):
         inner, squared = [], []
         for rows in self._kernel_rows():
             rows = rows.view(kh, -1, by_row.shape[1])
-            inner.append(torch.bmm(rows, by_row).squeeze(2))
-            squared.append(rows.square_().sum(-1))
-        return joined(inner, dim=1).sum(0), joined(squared, dim=1).sum(0)
+            inner.append(torch.bmm(rows, by_row).sum(0).squeeze(1))
+            squared.append(squared_sum(rows.flatten(0, 1)).view(kh, -1).sum(0))
+        return joined(inner), joined(squared)
 
     def _prefers_gram(self) -> bool:
         outputs, inputs, kh, kw = self.shape
@@ -111,51 +122,16 @@ class Correlation(SampleGradients):
     # ------------------------------------------------------------------ direct form
     def _kernel_rows(self) -> Iterator[Tensor]:
         """dW of some samples after the other: (kh, n, L·O, kw·I), in memory that the next ones overwrite."""
-        outputs, inputs, kh, kw = self.shape
-        (H, W), (h, w) = self.x.shape[2:], self.g.shape[2:]
-        (down, across), (above, left), (apart, aside) = self.stride, self.padding, self.dilation
-        height, width, row = H + 2 * above, W + 2 * left, kw * inputs
-        # kernel row i meets lines down·t + apart·i of the padded input: phase + down·(skip + t)
-        phases = [
-            list(rows)
-            for _, rows in groupby(sorted(range(kh), key=lambda i: apart * i % down), lambda i: apart * i % down)
-        ]
-        lines = max(apart * i // down for i in range(kh)) + h
-
-        products_size = kh * self.labels * outputs * row
-        ranges = parts(self.samples, height * width * inputs + lines * w * row + products_size, scratch_numbers(self.x))
-        most = ranges[0][1]
-        padded = self.x.new_zeros(most, height, width, inputs)
-        buffer = self.x.new_empty(most, lines, w, kw, inputs)
-        products = self.x.new_empty(kh, most, self.labels * outputs, row)
-        inside = padded[:, above : above + H, left : left + W]
-        windows = buffer.view(most, lines * w, row)
-
-        x = self.x.permute(0, 2, 3, 1)
-        G = self.g.reshape(self.samples, self.labels * outputs, h * w)
-        for first, last in ranges:
-            if last - first < most:  # the last samples may be fewer
-                inside, buffer, windows, products = (
-                    inside[: last - first],
-                    buffer[: last - first],
-                    windows[: last - first],
-                    products[:, : last - first],
-                )
-            inside.copy_(x[first:last])
-            here = G[first:last]
-            for rows in phases:
-                phase = apart * rows[0] % down
-                found = min(lines, -(-(height - phase) // down))
-                under_kernel = padded.as_strided(
-                    (last - first, found, w, kw, inputs),
-                    (height * width * inputs, down * width * inputs, across * inputs, aside * inputs, 1),
-                    phase * width * inputs,
-                )
-                buffer[:, :found].copy_(under_kernel)
-                for i in rows:
-                    skip = apart * i // down * w
-                    torch.bmm(here, windows[:, skip : skip + h * w], out=products[i])
-            yield products
+        settings = (self.x.shape, self.g.shape, self.shape, self.stride, self.padding, self.dilation, self.x.dtype)
+        rows = self.scratch.get(settings)
+        if rows is None:
+            self.scratch.clear()
+            rows = self.scratch[settings] = KernelRows(self)
+        g = self.g.reshape(self.samples, -1, self.g.shape[2] * self.g.shape[3])
+        if rows.samples == self.samples:
+            yield rows(self.x, g)
+        else:
+            yield from map(rows, self.x.split(rows.samples), g.split(rows.samples))
 
     # ------------------------------------------------------------------ Gram form
     def _gram(self, first: int, last: int) -> Tensor:
@@ -185,6 +161,65 @@ class Correlation(SampleGradients):
             high = min(out, (size - 1 - start) // stride + 1)
             if low < high:
                 yield slice(low, high), slice(low * stride + start, (high - 1) * stride + start + 1, stride)
+
+
+class KernelRows:
+    """The direct form for layers of one shape: memory for some samples' patches and products, and the views of it that take part.
+
+    Making these takes as long as using them where layers are small, and memory that was just written is still in the
+    processor's cache. So a network's next layer of the same shape takes them over.
+    """
+
+    def __init__(self, layer: Correlation) -> None:
+        outputs, inputs, self.kh, self.kw = layer.shape
+        (self.H, self.W), (self.h, self.w) = layer.x.shape[2:], layer.g.shape[2:]
+        self.stride, self.padding, self.dilation = layer.stride, layer.padding, layer.dilation
+        height, width = (size + 2 * pad for size, pad in zip((self.H, self.W), self.padding, strict=True))
+        lines = (self.kh - 1) * self.dilation[0] // self.stride[0] + self.h
+        row = self.kw * inputs
+        numbers = height * width * inputs + lines * self.w * row + self.kh * layer.labels * outputs * row
+        self.samples = parts(layer.samples, numbers, scratch_numbers(layer.x))[0][1]
+        self.padded = layer.x.new_zeros(self.samples, height, width, inputs)
+        self.patches = layer.x.new_empty(self.samples, lines, self.w, self.kw, inputs)
+        self.products = layer.x.new_empty(self.samples * self.kh * layer.labels * outputs * row)
+        self.views: dict[int, tuple] = {}
+
+    def __call__(self, x: Tensor, g: Tensor) -> Tensor:
+        """dW (kh, n, L·O, kw·I) from x (n, I, H, W) and g (n, L·O, h·w)."""
+        n = x.shape[0]
+        inside, phases, products = self.views.get(n) or self._views_of(n)
+        inside.copy_(x.permute(0, 2, 3, 1))
+        for patches, under_kernel, factors in phases:
+            patches.copy_(under_kernel)
+            for window, product in factors:
+                torch.bmm(g, window, out=product)
+        return products
+
+    def _views_of(self, n: int) -> tuple:
+        (down, across), (above, left), (apart, aside) = self.stride, self.padding, self.dilation
+        height, width, inputs = self.padded.shape[1:]
+        lines = self.patches.shape[1]
+        windows = self.patches[:n].view(n, lines * self.w, -1)
+        products = self.products[: self.products.numel() // self.samples * n].view(self.kh, n, -1, windows.shape[2])
+        phases = []
+        # kernel row i meets lines down·t + apart·i of the padded input: phase + down·(skip + t)
+        for phase in sorted({apart * i % down for i in range(self.kh)}):
+            found = min(lines, -(-(height - phase) // down))
+            under_kernel = self.padded.as_strided(
+                (n, found, self.w, self.kw, inputs),
+                (height * width * inputs, down * width * inputs, across * inputs, aside * inputs, 1),
+                phase * width * inputs,
+            )
+            rows = [i for i in range(self.kh) if apart * i % down == phase]
+            skips = [apart * i // down * self.w for i in rows]
+            factors = [
+                (windows[:, skip : skip + self.h * self.w], products[i])
+                for i, skip in zip(rows, skips, strict=True)
+            ]
+            phases.append((self.patches[:n, :found], under_kernel, factors))
+        inside = self.padded[:n, above : above + self.H, left : left + self.W]
+        self.views[n] = inside, phases, products
+        return self.views[n]
 
 
 class Volume(SampleGradients):
@@ -240,13 +275,14 @@ def correlation(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    scratch: dict[object, KernelRows] | None = None,
 ) -> SampleGradients:
     """The gradients of a convolution's weight, whatever its dimensions; x is (N, I, ...), g is (M, O, ...)."""
     if groups > 1:
         labels = len(g) // len(x)
         x = x.reshape(len(x) * groups, -1, *x.shape[2:])
         g = g.view(-1, labels, groups, g.shape[1] // groups, *g.shape[2:]).transpose(1, 2).flatten(0, 2)
-        return Grouped(correlation(x, g, kernel, stride, padding, dilation, 1), groups)
+        return Grouped(correlation(x, g, kernel, stride, padding, dilation, 1, scratch), groups)
     if len(kernel) == 3:
         return Volume(x, g, kernel, stride, padding, dilation)
     if len(kernel) == 1:  # a picture of one line
@@ -257,13 +293,13 @@ def correlation(
         if max(stride) > 1:
             x = x[:, :, : h * down : down, : w * across : across]
         return OuterProducts(x.flatten(2), g.flatten(2))
-    return Correlation(x, g, kernel, stride, padding, dilation)
+    return Correlation(x, g, kernel, stride, padding, dilation, scratch)
 
 
 def _spread(value: int | Sequence[int], dimensions: int) -> Sequence[int]:
     if isinstance(value, int):
         return (value,) * dimensions
-    return tuple(value) * dimensions if len(value) == 1 else value
+    return tuple(value) * dimensions if len(value) == 1 else tuple(value)
 
 
 class Convolution(Use):
@@ -288,7 +324,7 @@ class Convolution(Use):
         self.output_padding: Sequence[int] = (0,) * dimensions
         if padding == "same":
             totals = [d * (k - 1) for d, k in zip(self.dilation, weight.shape[2:], strict=True)]
-            self.padding: Sequence[int] = [total // 2 for total in totals]
+            self.padding: Sequence[int] = tuple(total // 2 for total in totals)
             if any(total % 2 for total in totals):  # one more on the right
                 input = F.pad(input, [pad for total in reversed(totals) for pad in (0, total % 2)])
         else:
@@ -329,7 +365,7 @@ class Convolution(Use):
         return gx, gradients
 
     def weight_gradients(self, x: Tensor, g: Tensor) -> SampleGradients:
-        return correlation(x, g, self.kernel, self.stride, self.padding, self.dilation, self.groups)
+        return correlation(x, g, self.kernel, self.stride, self.padding, self.dilation, self.groups, self.scratch)
 
     @property
     def kernel(self) -> Sequence[int]:
@@ -357,4 +393,6 @@ class TransposedConvolution(Convolution):
 
     def weight_gradients(self, x: Tensor, g: Tensor) -> SampleGradients:
         positions = x if len(g) == len(x) else x.repeat_interleave(len(g) // len(x), 0)
-        return correlation(g, positions, self.kernel, self.stride, self.padding, self.dilation, self.groups)
+        return correlation(
+            g, positions, self.kernel, self.stride, self.padding, self.dilation, self.groups, self.scratch
+        )
