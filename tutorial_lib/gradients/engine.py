@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tutorial_lib.gradients.guards import Network, run
 from tutorial_lib.gradients.interception import Interception, Question, foreign_nodes
-from tutorial_lib.gradients.rules import Alone
+from tutorial_lib.gradients.rules import Alone, joined
 
 MEMORY_BUDGET = {"cpu": 256 << 20, "cuda": 2 << 30}
 """Bytes of activations that a chunk may keep, by kind of device."""
@@ -79,7 +79,7 @@ def ask(
     budget = memory_budget or MEMORY_BUDGET.get(device.type, MEMORY_BUDGET["cpu"])
     with torch.inference_mode(False), network.trainable() as (function, parameters):
         parameters = {name: parameters[name] for name in names}
-        batch_axes = BatchAxes(function, images[:1], parameters)
+        batch_axes = BatchAxes(function, images, parameters)
         sizes = ChunkSizes(images, budget)
         for samples in sizes:
             chunk = images[samples].to(device)
@@ -104,7 +104,7 @@ def ask(
             FallbackWarning,
             stacklevel=3,
         )
-    return Answers(torch.cat([part.values for part in parts]), torch.cat([part.scale for part in parts]))
+    return Answers(joined([part.values for part in parts]), joined([part.scale for part in parts]))
 
 
 def together(
@@ -121,7 +121,7 @@ def together(
     for first in range(0, labels, at_once):
         part = slice(first, min(first + at_once, labels))
         values.append(watch.backward(outputs, [d[:, part] for d in start.direction], retain_graph=part.stop < labels))
-    return Answers(torch.cat(values, dim=1).double(), start.scale)
+    return Answers(joined(values, dim=1).double(), start.scale)
 
 
 def one_by_one(
@@ -157,7 +157,7 @@ def one_by_one(
                 )
             )
         rows.append(Answers(torch.stack(answers).unsqueeze(0).double(), start.scale))
-    return Answers(torch.cat([row.values for row in rows]), torch.cat([row.scale for row in rows]))
+    return Answers(joined([row.values for row in rows]), joined([row.scale for row in rows]))
 
 
 class ChunkSizes:
@@ -165,7 +165,7 @@ class ChunkSizes:
 
     def __init__(self, images: Tensor, budget: int) -> None:
         self.total, self.budget = len(images), budget
-        self.bytes_per_sample = FIRST_GUESS * images[0].numel() * 4
+        self.bytes_per_sample = FIRST_GUESS * images.numel() // self.total * 4
 
     def __iter__(self) -> Iterator[slice]:
         first = 0
@@ -188,8 +188,8 @@ class BatchAxes:
     whose size changes is the axis of the samples. Asked only in doubt, and then once.
     """
 
-    def __init__(self, network: Callable, image: Tensor, parameters: dict[str, Tensor]) -> None:
-        self.network, self.image, self.parameters = network, image, parameters
+    def __init__(self, network: Callable, images: Tensor, parameters: dict[str, Tensor]) -> None:
+        self.network, self.images, self.parameters = network, images, parameters
         self.alone: list[torch.Size] | None = None
 
     def __call__(self, number: int, shape: torch.Size) -> int | None:
@@ -197,7 +197,7 @@ class BatchAxes:
         if self.alone is None:
             watch = Interception(self.parameters, 1, question=None, batch_axes=None)
             with watch, torch.no_grad():
-                self.network(self.image)
+                self.network(self.images[:1].to(next(iter(self.parameters.values())).device))
             self.alone = watch.shapes
         alone = self.alone[number] if number < len(self.alone) else ()
         changed = [axis for axis, (one, many) in enumerate(zip(alone, shape, strict=False)) if one != many]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +31,20 @@ class Network:
             raise TypeError(f"model must be a torch.nn.Module, got {type(module).__name__}")
         parameters: dict[int, tuple[str, nn.Parameter]] = {}
         buffers: list[Tensor] = []
-        for path, part in module.named_modules():
+        seen: set[nn.Module] = set()
+        todo = [("", module)]
+        while todo:  # as `named_modules`, whose nested generators take longer than a small network's forward pass
+            path, part = todo.pop()
+            if part in seen:
+                continue
+            seen.add(part)
+            prefix = f"{path}." if path else ""
+            todo += [(prefix + name, child) for name, child in reversed(part._modules.items()) if child is not None]
+            if part.training and isinstance(part, _DropoutNd) and part.p > 0:
+                raise ValueError(
+                    f"{path or 'the model'} ({type(part).__name__}) is active, so the gradient would be another one each time. "
+                    "Call model.eval() first."
+                )
             batch_norm = isinstance(part, _BatchNorm)
             if batch_norm and (part.training or part.running_mean is None):
                 raise ValueError(
@@ -38,14 +52,9 @@ class Network:
                     "samples: a sample has no gradient of its own. "
                     + ("Call model.eval() first." if part.training else "Build it with track_running_stats=True.")
                 )
-            if isinstance(part, _DropoutNd) and part.training and part.p > 0:
-                raise ValueError(
-                    f"{path or 'the model'} ({type(part).__name__}) is active, so the gradient would be another one each time. "
-                    "Call model.eval() first."
-                )
             for name, parameter in part._parameters.items():
                 if parameter is not None:
-                    parameters.setdefault(id(parameter), (f"{path}.{name}" if path else name, parameter))
+                    parameters.setdefault(id(parameter), (prefix + name, parameter))
             if part._buffers and not batch_norm:  # which leaves its own alone in evaluation mode
                 buffers += [buffer for buffer in part._buffers.values() if buffer is not None]
         if not parameters:
@@ -81,7 +90,7 @@ class Network:
         Buffers and random states come back as they were; a network that draws random numbers is refused.
         """
         stand_ins = {name: nn.Parameter(p.detach()) for name, p in self.parameters.items() if not p.requires_grad}
-        devices = {p.device for p in self.parameters.values() if p.device.type == "cuda"}
+        devices = {p.device for p in self.parameters.values() if p.is_cuda}
         states = _random_states(devices)
         buffers = [(buffer, buffer._version, buffer.clone()) for buffer in self.buffers]
         try:
@@ -126,11 +135,15 @@ def checked_images(images: Tensor, network: Network) -> Tensor:
     if not images.is_floating_point() and images.dtype != torch.uint8:
         return images
     images = as_float(images, network.dtype)
-    if not images.sum().isfinite():  # one pass; but a sum of large numbers may leave the range too
-        finite = images.flatten(1).isfinite().all(1)
-        if not finite.all():
-            raise ValueError(f"images hold NaN or infinite values, first in image {int((~finite).nonzero()[0])}")
+    if not finite(images):
+        first = int((~images.flatten(1).isfinite().all(1)).nonzero()[0])
+        raise ValueError(f"images hold NaN or infinite values, first in image {first}")
     return images
+
+
+def finite(tensor: Tensor) -> bool:
+    """Whether all numbers are finite. Their sum tells in one pass, unless it leaves the range itself."""
+    return math.isfinite(tensor.detach().sum().item()) or bool(tensor.isfinite().all())
 
 
 def run(network: Callable[[Tensor], Any], images: Tensor) -> tuple[Tensor, ...]:
@@ -152,6 +165,6 @@ def run(network: Callable[[Tensor], Any], images: Tensor) -> tuple[Tensor, ...]:
                 f"the network must return one output a sample, on the first axis; {len(images)} samples made the shape "
                 f"{tuple(tensor.shape)}"
             )
-        if not tensor.isfinite().all():
+        if not finite(tensor):
             raise ValueError("the network's output holds NaN or infinite values, so there is no gradient to look at")
     return tuple(tensors)

@@ -17,6 +17,7 @@ would divide by N².
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -105,8 +106,9 @@ def single(outputs: tuple[Tensor, ...], loss: str) -> Tensor:
 
 def direction_and_scale(gradients: Sequence[Tensor], outputs: Sequence[Tensor]) -> Cotangent:
     """Split gradients (N, L, ...) of the outputs into a direction of largest entry 1 and a scale (N, L)."""
-    largest = torch.stack([gradient.flatten(2).abs().amax(2).double() for gradient in gradients]).amax(0)
-    scale = torch.where(largest > 0, largest, 1.0)
+    largest = [torch.linalg.vector_norm(gradient.flatten(2).double(), torch.inf, dim=2) for gradient in gradients]
+    scale = functools.reduce(torch.maximum, largest)
+    scale = torch.where(scale > 0, scale, 1.0)
     direction = tuple(
         (gradient / scale.to(gradient.dtype).view(*scale.shape, *[1] * (gradient.dim() - 2))).to(output.dtype)
         for gradient, output in zip(gradients, outputs, strict=True)
