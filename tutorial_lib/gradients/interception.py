@@ -21,8 +21,16 @@ from torch.overrides import TorchFunctionMode
 
 from tutorial_lib.gradients.rules import RULES, Formed, SampleGradients, Unsupported, Use
 
-Question = Callable[[str, SampleGradients], Tensor]
-"""What is asked of a parameter's gradients: (its name, its sample gradients) to numbers (M,) or (M, k), M = N·L."""
+class Question:
+    """What is asked of parameters' gradients: numbers (M,) or (M, k) for each parameter, M = N·L."""
+
+    def __call__(self, name: str, gradients: SampleGradients) -> Tensor:
+        """The answer for one parameter."""
+        raise NotImplementedError
+
+    def of_vectors(self, vectors: Mapping[str, Formed]) -> dict[str, Tensor]:
+        """The answers for scales and shifts (M, C), of which a network has many small ones; asked at the end of a backward pass."""
+        return {name: self(name, gradients) for name, gradients in vectors.items()}
 
 
 class Interception(TorchFunctionMode):
@@ -55,6 +63,7 @@ class Interception(TorchFunctionMode):
         self.uncovered: set[str] = set()
         self.answers: dict[str, Tensor] = {}
         self.sums: dict[str, Tensor] = {}
+        self.vectors: dict[str, Formed] = {}
         self.scratch: dict = {}
         self.shapes: list[torch.Size] = []  # of inputs whose samples may stand on several axes, over those axes
         self.bytes = self.largest = 0  # of what the operations return: all together, and the largest
@@ -132,7 +141,8 @@ class Interception(TorchFunctionMode):
                 torch.vmap(run, in_dims=1)(list(direction))
             for name, total in self.sums.items():
                 self.answers[name] = self.question(name, Formed(total, self.labels))
-        answers, self.answers, self.sums = self.answers, {}, {}
+            self.answers |= self.question.of_vectors(self.vectors)
+        answers, self.answers, self.sums, self.vectors = self.answers, {}, {}, {}
         if len(answers) < len(self.parameters):
             zero = next(iter(answers.values()), direction[0].new_zeros(samples * self.labels)) * 0
             answers = {name: answers.get(name, zero) for name in self.parameters}
@@ -142,11 +152,14 @@ class Interception(TorchFunctionMode):
         """One node's turn in the backward pass: answer the question for its parameters, return dL/dx (M, ...)."""
         gx, gradients = use.backward(x, g, needs_input_gradient)
         for role, name in use.names.items():
-            if self.uses[name] == 1:
-                self.answers[name] = self.question(name, gradients[role])
-            else:  # the gradient is the sum over the uses, and it must be squared after adding
-                formed = gradients[role].dense().reshape(len(g), *use.parameters[role].shape)
+            mine = gradients[role]
+            if self.uses[name] > 1:  # the gradient is the sum over the uses, and it must be squared after adding
+                formed = mine.dense().reshape(len(g), *use.parameters[role].shape)
                 self.sums[name] = self.sums[name] + formed if name in self.sums else formed
+            elif isinstance(mine, Formed) and mine.gradients.dim() == 2:
+                self.vectors[name] = mine
+            else:
+                self.answers[name] = self.question(name, mine)
         return gx
 
 

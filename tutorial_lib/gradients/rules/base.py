@@ -105,7 +105,9 @@ class Use:
 
     def typed(self, dtype: torch.dtype) -> list[Tensor | None]:
         """The parameters in the type that autocast computes in."""
-        return [None if tensor is None else tensor.to(dtype) for tensor in self.parameters.values()]
+        return [
+            tensor if tensor is None or tensor.dtype == dtype else tensor.to(dtype) for tensor in self.parameters.values()
+        ]
 
     def output(self, x: Tensor) -> Tensor:
         """y."""

@@ -50,9 +50,14 @@ class BatchNorm(Use):
     def backward(
         self, x: Tensor, g: Tensor, needs_input_gradient: bool
     ) -> tuple[Tensor | None, dict[str, SampleGradients]]:
-        x, g, labels = precise(x), precise(g), len(g) // len(x)
+        x, g = precise(x), precise(g)
+        entries, channels = g.shape[:2]
+        labels = entries // x.shape[0]
         gx, dscale, dshift = (self._one_label if labels == 1 else self._all_labels)(x, g, needs_input_gradient)
-        return gx, {"weight": Formed(dscale.view(len(g), -1), labels), "bias": Formed(dshift.view(len(g), -1), labels)}
+        return gx, {
+            "weight": Formed(dscale.view(entries, channels), labels),
+            "bias": Formed(dshift.view(entries, channels), labels),
+        }
 
     def _one_label(self, x: Tensor, g: Tensor, needs_input_gradient: bool) -> tuple[Tensor | None, Tensor, Tensor]:
         images, channels = x.shape[:2]

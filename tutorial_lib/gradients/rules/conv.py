@@ -68,7 +68,7 @@ class Correlation(SampleGradients):
         self.x, self.g = precise(x), precise(g)
         self.scratch = {} if scratch is None else scratch
         self.samples, inputs = x.shape[:2]
-        self.labels = len(g) // len(x)
+        self.labels = g.shape[0] // self.samples
         self.shape = (g.shape[1], inputs, *kernel)
         self.stride, self.padding, self.dilation = stride, padding, dilation
 
@@ -343,7 +343,7 @@ class Convolution(Use):
         gx = None
         if needs_input_gradient:
             like = (
-                x if len(g) == len(x) else torch.empty_like(x[:1].expand(len(g), *x.shape[1:]))
+                x if g.shape[0] == x.shape[0] else torch.empty_like(x[:1].expand(len(g), *x.shape[1:]))
             )  # only its shape is read
             weight, _ = self.typed(g.dtype)
             gx = torch.ops.aten.convolution_backward.default(
