@@ -156,13 +156,17 @@ def test_both_forms_of_a_convolution(name, form, monkeypatch):
 def test_cost_prefers_the_gram_for_wide_layers_on_small_maps():
     """The choice that the measurements support: direct on large maps, Gram where a map is small and its channels many."""
 
-    def gram(channels: int, size: int) -> bool:
+    def gram(channels: int, size: int, samples: int = 32) -> bool:
         return cost.gram_is_cheaper(
-            direct=size**2 * channels * channels * 9, gram=2 * size**4 * channels, elementwise=8 * size**4
+            samples=samples,
+            direct=size**2 * channels * channels * 9,
+            gram=2 * size**4 * channels,
+            elementwise=8 * size**4,
         )
 
     assert not gram(64, 32) and not gram(16, 32) and not gram(32, 16)
     assert gram(256, 8) and gram(512, 4)
+    assert gram(64, 8, samples=32) and not gram(64, 8, samples=8)  # its calls have to pay
 
 
 def test_scratch_memory_does_not_change_the_norms(monkeypatch):

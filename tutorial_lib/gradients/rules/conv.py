@@ -102,6 +102,7 @@ class Correlation(SampleGradients):
         outputs, inputs, kh, kw = self.shape
         S, T = prod(self.x.shape[2:]), prod(self.g.shape[2:])
         return gram_is_cheaper(
+            samples=self.g.shape[0],
             direct=T * inputs * kh * kw * outputs,
             gram=S * S * inputs + T * T * outputs,
             elementwise=(kh + kw + 2) * T * T,

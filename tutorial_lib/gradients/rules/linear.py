@@ -57,7 +57,12 @@ class OuterProducts(SampleGradients):
         if T == 1:
             squared = squared_sum(self.x)
             return squared_sum(self.g) * (squared if self.labels == 1 else squared.repeat_interleave(self.labels))
-        if not gram_is_cheaper(direct=T * inputs * outputs, gram=T * T * (inputs + outputs), elementwise=2 * T * T):
+        if not gram_is_cheaper(
+            samples=self.g.shape[0],
+            direct=T * inputs * outputs,
+            gram=T * T * (inputs + outputs),
+            elementwise=2 * T * T,
+        ):
             return super().squared_norms()
         ranges = parts(self.samples, (self.labels + 1) * T * T, scratch_numbers(self.x))
         return joined([self._gram(*self._some(*part)) for part in ranges])
