@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import one_by_one
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 
 from tutorial_lib.gradients import FallbackWarning, alignment, contrast_squared_norms, squared_norms
 from tutorial_lib.gradients.engine import ChunkSizes
+from tutorial_lib.gradients.rules.base import parts
 from tutorial_lib.models import build
 
 
@@ -55,6 +58,42 @@ def test_chunk_sizes_follow_what_the_first_chunk_took():
         sizes.measured(activation_bytes=10_000_000 * seen[-1], samples=seen[-1])
     assert sum(seen) == 100
     assert set(seen[1:]) <= {9, 10}, "ten samples of 10 MB fit 100 MB; the last chunk is about as large as the others"
+
+
+def test_many_labels_come_together_and_a_few_images_at_a_time(monkeypatch):
+    """Chunks are so small that all labels' tensors have the size of a block, and one image shows how small that is."""
+    torch.manual_seed(0)
+    model = one_by_one.randomised(
+        nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 10))
+    ).double()
+    images = torch.rand(12, 3, 8, 8, dtype=torch.float64)
+    whole = contrast_squared_norms(model, images)
+    batches = []
+    model[1].register_forward_hook(lambda module, inputs, output: batches.append(len(output)))
+    for images_at_once in (4, 1, 0.5):  # half an image: five of its ten labels
+        batches.clear()
+        monkeypatch.setattr("tutorial_lib.gradients.engine.SMALL_BLOCKS", int(images_at_once * 10 * 8 * 64 * 8))
+        assert one_by_one.relative_error(contrast_squared_norms(model, images), whole) < 1e-9
+        assert batches == [1, *[max(1, int(images_at_once))] * (12 // max(1, int(images_at_once)))]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_parts_of_a_batch_give_every_thread_whole_samples(threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    for samples, numbers in itertools.product((1, 2, 7, 32, 33), (1, 50, 70, 1000)):
+        ranges = parts(samples, 10, numbers)
+        sizes = [last - first for first, last in ranges]
+        assert sum(sizes) == samples and ranges[0][0] == 0 and all(a[1] == b[0] for a, b in itertools.pairwise(ranges))
+        assert max(sizes) * 10 <= numbers or max(sizes) == 1
+        if numbers // 10 >= threads:
+            assert all(size % threads == 0 for size in sizes[:-1])
+
+
+def test_layers_of_one_shape_hand_on_their_memory():
+    """What a layer leaves in it must not reach the next: neither the borders of its input nor the end of a larger part."""
+    torch.manual_seed(0)
+    model = nn.Sequential(*[nn.Conv2d(4, 4, 3, padding=1) for _ in range(4)], nn.Flatten(), nn.Linear(4 * 36, 3))
+    one_by_one.assert_exact(one_by_one.randomised(model), torch.randn(5, 4, 6, 6))
 
 
 def test_memory_follows_the_budget_and_not_the_batch():

@@ -46,6 +46,30 @@ class Cube(torch.autograd.Function):
         return g * scale * 3 * x**2, (g * x**3).sum()
 
 
+class Sine(torch.autograd.Function):
+    """A function that differentiates something itself in its backward pass, as implicit layers and checkpoints do."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = ctx.saved_tensors[0].detach().requires_grad_()
+            return torch.autograd.grad(x.sin(), x, g)[0]
+
+
+class Implicit(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(Sine.apply(self.inner(x)))
+
+
 class Own(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -128,3 +152,15 @@ def test_other_questions(name):
         for p, (g, r) in enumerate(zip(gradients, reference.values(), strict=True)):
             cosine = F.cosine_similarity(g.flatten(), r.flatten(), dim=0) if g.any() else torch.zeros(())
             assert got[n, p].item() == pytest.approx(cosine.item(), abs=1e-9)
+
+
+def test_a_function_that_differentiates_in_its_own_backward_pass():
+    """It is no parameter's, so nothing is slow; but it must be able to record a gradient where we do not."""
+    torch.manual_seed(0)
+    model, x = one_by_one.randomised(Implicit()), torch.randn(5, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FallbackWarning)
+        one_by_one.assert_exact(model, x)
+        contrast = contrast_squared_norms(model.double(), x.double())
+    labels = [squared_norms(model, x.double(), k, "ce")[0] for k in range(3)]
+    assert one_by_one.relative_error(contrast, torch.stack(labels, dim=1)) < 1e-9

@@ -10,6 +10,7 @@ from torch import nn
 
 from tutorial_lib.gradients import contrast_squared_norms, squared_norms
 from tutorial_lib.gradients.rules import cost
+from tutorial_lib.gradients.rules.base import squared_sum
 from tutorial_lib.gradients.rules.conv import Correlation
 from tutorial_lib.gradients.rules.linear import OuterProducts
 
@@ -336,3 +337,11 @@ def test_all_labels_at_once_in_other_layers(name):
     together = contrast_squared_norms(one_by_one.randomised(model).double(), images)
     for label in range(3):
         assert one_by_one.relative_error(together[:, label], squared_norms(model, images, label, "ce")[0]) < 1e-9
+
+
+@pytest.mark.parametrize("length", [1, 100, 2**16, 2**16 + 1, 10**6])
+def test_sums_of_squares_keep_their_digits(length):
+    rows = torch.rand(3, length, generator=torch.Generator().manual_seed(0)) - 0.3
+    wanted = rows.double().square().sum(1)
+    for some in (rows, rows[:1]):  # one row is a scalar product
+        assert one_by_one.relative_error(squared_sum(some).double(), wanted[: len(some)]) < 5e-6

@@ -206,8 +206,8 @@ def test_random_numbers_in_the_forward_pass(images):
         (lambda x: torch.full_like(x, torch.nan), ValueError, "NaN or infinite values, first in image 0"),
         (lambda x: torch.cat([x, x / 0]), ValueError, "NaN or infinite values, first in image 3"),
         (lambda x: x[0, 0, 0], ValueError, r"first axis, \(N, \.\.\.\), got the shape \(6,\)"),
-        (lambda x: x[:, :2], ValueError, r"cannot take images of the shape \(3, 2, 6, 6\)"),
-        (lambda x: x[..., :5], ValueError, r"cannot take images of the shape \(3, 3, 6, 5\)"),
+        (lambda x: x[:, :2], ValueError, r"cannot take images of the shape \(N, 2, 6, 6\)"),
+        (lambda x: x[..., :5], ValueError, r"cannot take images of the shape \(N, 3, 6, 5\)"),
         (lambda x: x.numpy(), TypeError, "must be a torch.Tensor, got ndarray"),
     ],
 )

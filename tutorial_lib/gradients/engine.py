@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -28,9 +29,10 @@ MEMORY_BUDGET = {"cpu": 256 << 20, "cuda": 2 << 30}
 FIRST_GUESS = 500
 """Bytes of activations for a byte of image, before a first chunk has shown how many there are."""
 
-SMALL_BLOCKS = 12 << 20
-"""Bytes of the largest tensor while all labels are asked for on a CPU. The C library gives larger blocks back to the system when they
-are freed, and every page of the next one is a fault: with blocks of 80 MB that took a third of the time."""
+SMALL_BLOCKS = 10 << 20
+"""Bytes that the largest tensor should have while all labels are asked for on a CPU: few enough images at a time that all their
+labels' backward passes run as one, and share what depends on the input alone. Much larger tensors are slower again, since the C
+library gives them back to the system when they are freed, and every page of the next one is a fault."""
 
 SMALL_NETWORK = 2_000_000
 """With one sample and no more parameters than this, the ordinary gradient is cheaper than avoiding it."""
@@ -71,16 +73,25 @@ def ask(
     question: Question,
     output_gradient: OutputGradient,
     memory_budget: int | None = None,
+    many_labels: bool = False,
 ) -> Answers:
-    """Ask a question of every sample's gradient of the named parameters."""
+    """Ask a question of every sample's gradient of the named parameters.
+
+    ``many_labels`` says that the output's gradient carries more than one label a sample: chunks are then so small that all
+    labels' backward passes run as one.
+    """
     parts: list[Answers] = []
     uncovered: set[str] = set()
     device = network.device
     budget = memory_budget or MEMORY_BUDGET.get(device.type, MEMORY_BUDGET["cpu"])
     with torch.inference_mode(False), network.trainable() as (function, parameters):
         parameters = {name: parameters[name] for name in names}
-        batch_axes = BatchAxes(function, images, parameters)
-        sizes = ChunkSizes(images, budget)
+        one_image = OneImage(function, images, parameters)
+        block = min(budget // 3, SMALL_BLOCKS) if device.type == "cpu" else budget // 3
+        sizes = ChunkSizes(images, budget, block)
+        if many_labels and len(images) > 1:
+            labels = output_gradient(one_image.outputs, one_image.image, slice(0, 1)).scale.shape[1]
+            sizes.measured(one_image.watch.bytes, 1, one_image.watch.largest, labels)
         for samples in sizes:
             chunk = images[samples].to(device)
             if chunk.is_inference():
@@ -88,15 +99,15 @@ def ask(
             if len(chunk) == 1 and sum(p.numel() for p in parameters.values()) <= SMALL_NETWORK:
                 parts.append(one_by_one(function, chunk, samples, parameters, question, output_gradient))
                 continue
-            watch = Interception(parameters, len(chunk), question, batch_axes)
-            parts.append(together(watch, function, chunk, samples, output_gradient, budget))
+            watch = Interception(parameters, len(chunk), question, one_image.samples_axis)
+            parts.append(together(watch, function, chunk, samples, output_gradient, block))
             missing = {name: parameters[name] for name in parameters if name in watch.uncovered}
             if missing:
                 alone = one_by_one(function, chunk, samples, missing, question, output_gradient)
                 columns = [list(parameters).index(name) for name in missing]
                 parts[-1].values[:, :, columns] = alone.values
                 uncovered |= missing.keys()
-            sizes.measured(watch.bytes, len(chunk))
+            sizes.measured(watch.bytes, len(chunk), watch.largest, labels=parts[-1].scale.shape[1])
     if uncovered:
         warnings.warn(
             f"no rule covers how the network uses {', '.join(sorted(uncovered))}; "
@@ -108,19 +119,20 @@ def ask(
 
 
 def together(
-    watch: Interception, network: Callable, images: Tensor, samples: slice, output_gradient: OutputGradient, budget: int
+    watch: Interception, network: Callable, images: Tensor, samples: slice, output_gradient: OutputGradient, block: int
 ) -> Answers:
-    """One forward pass of a chunk, and one backward pass for as many labels as fit the budget."""
+    """One forward pass of a chunk, and one backward pass for as many labels as make tensors of the size of a block."""
     with watch, torch.enable_grad():
         outputs = run(network, images)
     start = output_gradient(outputs, images, samples)
     labels = start.scale.shape[1]
-    block = min(budget // 3, SMALL_BLOCKS) if images.device.type == "cpu" else budget // 3
-    at_once = 1 if labels == 1 or foreign_nodes(outputs) else max(1, block // watch.largest)
+    foreign = foreign_nodes(outputs)
+    at_once = 1 if foreign else max(1, round(block / max(1, watch.largest)))
     values = []
     for first in range(0, labels, at_once):
         part = slice(first, min(first + at_once, labels))
-        values.append(watch.backward(outputs, [d[:, part] for d in start.direction], retain_graph=part.stop < labels))
+        direction = [d[:, part] for d in start.direction]
+        values.append(watch.backward(outputs, direction, retain_graph=part.stop < labels, foreign=foreign))
     return Answers(joined(values, dim=1).double(), start.scale)
 
 
@@ -161,46 +173,67 @@ def one_by_one(
 
 
 class ChunkSizes:
-    """Ranges of samples whose activations fit the budget. The first is a cautious guess, the rest go by what it took."""
+    """Ranges of samples whose activations fit the budget. The first is a cautious guess, the rest go by what it took.
 
-    def __init__(self, images: Tensor, budget: int) -> None:
-        self.total, self.budget = len(images), budget
-        self.bytes_per_sample = FIRST_GUESS * images.numel() // self.total * 4
+    Args:
+        images: (N, ...).
+        budget: bytes of all activations.
+        block: bytes of the largest of them, counted once a label if there are many; but at least one sample.
+    """
+
+    def __init__(self, images: Tensor, budget: int, block: int = 0) -> None:
+        self.total, self.budget, self.block = len(images), budget, block
+        self.fit = max(1, budget // (FIRST_GUESS * images.numel() // self.total * 4))
 
     def __iter__(self) -> Iterator[slice]:
         first = 0
         while first < self.total:
-            fit = max(1, self.budget // self.bytes_per_sample)
             left = self.total - first
-            pieces = -(-left // fit)
+            pieces = -(-left // self.fit)
             last = first + -(-left // pieces)  # pieces of equal size: a last one of two samples would waste a pass
             yield slice(first, last)
             first = last
 
-    def measured(self, activation_bytes: int, samples: int) -> None:
-        self.bytes_per_sample = max(1, activation_bytes // samples)
+    def measured(self, activation_bytes: int, samples: int, largest: int = 0, labels: int = 1) -> None:
+        """Adjust to what some samples took: bytes of all activations, and of the largest."""
+        fit = self.budget * samples // max(1, activation_bytes)
+        if labels > 1:
+            fit = min(fit, round(self.block * samples / max(1, largest * labels)))
+        self.fit = max(1, fit)
 
 
-class BatchAxes:
-    """On which axis the samples stand in layers that treat several axes alike.
+class OneImage:
+    """One image through the network, for what a batch does not show. Only on demand, and then once.
 
-    A linear layer on (8, 8, 8, 64) does not say which of the eights counts samples. One image through the network does: the axis
-    whose size changes is the axis of the samples. Asked only in doubt, and then once.
+    A linear layer on (8, 8, 8, 64) does not say which of the eights counts samples: the axis whose size changes does.
     """
 
     def __init__(self, network: Callable, images: Tensor, parameters: dict[str, Tensor]) -> None:
         self.network, self.images, self.parameters = network, images, parameters
-        self.alone: list[torch.Size] | None = None
 
-    def __call__(self, number: int, shape: torch.Size) -> int | None:
-        samples_axis = None
-        if self.alone is None:
-            watch = Interception(self.parameters, 1, question=None, batch_axes=None)
-            with watch, torch.no_grad():
-                self.network(self.images[:1].to(next(iter(self.parameters.values())).device))
-            self.alone = watch.shapes
-        alone = self.alone[number] if number < len(self.alone) else ()
+    @cached_property
+    def image(self) -> Tensor:
+        return self.images[:1].to(next(iter(self.parameters.values())).device)
+
+    @cached_property
+    def _run(self) -> tuple[Interception, Outputs]:
+        watch = Interception(self.parameters, 1, question=None, batch_axes=None)
+        with watch, torch.no_grad():
+            return watch, run(self.network, self.image)
+
+    @property
+    def watch(self) -> Interception:
+        return self._run[0]
+
+    @property
+    def outputs(self) -> Outputs:
+        return self._run[1]
+
+    def samples_axis(self, number: int, shape: torch.Size) -> int | None:
+        """The axis of the samples in the input, of this shape in a batch, of a network's so-and-so-many-th use of parameters."""
+        shapes = self.watch.shapes
+        alone = shapes[number] if number < len(shapes) else ()
         changed = [axis for axis, (one, many) in enumerate(zip(alone, shape, strict=False)) if one != many]
         if len(alone) == len(shape) and len(changed) == 1 and alone[changed[0]] == 1:
-            samples_axis = changed[0]
-        return samples_axis
+            return changed[0]
+        return None

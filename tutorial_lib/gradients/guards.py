@@ -155,7 +155,8 @@ def run(network: Callable[[Tensor], Any], images: Tensor) -> tuple[Tensor, ...]:
     except RuntimeError as error:
         if "size" not in str(error) and "shape" not in str(error) and "channels" not in str(error):
             raise
-        raise ValueError(f"the network cannot take images of the shape {tuple(images.shape)}: {error}") from error
+        shape = ", ".join(map(str, images.shape[1:]))
+        raise ValueError(f"the network cannot take images of the shape (N, {shape}): {error}") from error
     tensors = (outputs,) if isinstance(outputs, Tensor) else outputs
     if not isinstance(tensors, tuple | list) or not all(isinstance(tensor, Tensor) for tensor in tensors):
         raise TypeError(f"the network must return a tensor or a tuple of tensors, got {type(outputs).__name__}")

@@ -18,8 +18,8 @@ def introspective_features(model: nn.Module, images: Tensor, loss: str = "ce") -
 
     .. math:: r_{nk} = (p_{nk} - 1)\, h_n .
 
-    The other rows, :math:`p_j h`, are the same for every other label, so the K rows r hold all there is to know. In closed form: the cost is
-    a forward pass, and differentiable: the features can be trained through or attacked.
+    The other rows, :math:`p_j h`, are the same for every other label, so the K rows r hold all there is to know. In closed form: the
+    cost is a forward pass, and differentiable: the features can be trained through or attacked.
 
     Args:
         model: images (N, ...) to logits (N, K), whose last operation is a ``torch.nn.Linear``.

@@ -108,7 +108,7 @@ def direction_and_scale(gradients: Sequence[Tensor], outputs: Sequence[Tensor]) 
     """Split gradients (N, L, ...) of the outputs into a direction of largest entry 1 and a scale (N, L)."""
     largest = [torch.linalg.vector_norm(gradient.flatten(2).double(), torch.inf, dim=2) for gradient in gradients]
     scale = functools.reduce(torch.maximum, largest)
-    scale = torch.where(scale > 0, scale, 1.0)
+    scale = scale.masked_fill(scale == 0, 1.0)
     direction = tuple(
         (gradient / scale.to(gradient.dtype).view(*scale.shape, *[1] * (gradient.dim() - 2))).to(output.dtype)
         for gradient, output in zip(gradients, outputs, strict=True)

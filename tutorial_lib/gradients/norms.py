@@ -94,7 +94,8 @@ def contrast_squared_norms(
     """
     network = Network.inspect(model)
     names = network.names(parameters)
-    answers = ask(network, checked_images(images, network), names, SquaredNorms(), contrast_gradient(loss), memory_budget)
+    images = checked_images(images, network)
+    answers = ask(network, images, names, SquaredNorms(), contrast_gradient(loss), memory_budget, many_labels=True)
     return (answers.values * answers.scale.square().unsqueeze(2)).to(images.device)
 
 

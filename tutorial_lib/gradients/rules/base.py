@@ -106,7 +106,8 @@ class Use:
     def typed(self, dtype: torch.dtype) -> list[Tensor | None]:
         """The parameters in the type that autocast computes in."""
         return [
-            tensor if tensor is None or tensor.dtype == dtype else tensor.to(dtype) for tensor in self.parameters.values()
+            tensor if tensor is None or tensor.dtype == dtype else tensor.to(dtype)
+            for tensor in self.parameters.values()
         ]
 
     def output(self, x: Tensor) -> Tensor:

@@ -145,13 +145,23 @@ class Correlation(SampleGradients):
         (H, W), (h, w) = self.x.shape[2:], self.g.shape[2:]
         pixels = self.x.flatten(2)
         gram = torch.bmm(pixels.mT, pixels).view(-1, H, W, H, W)
-        by_lines = gram.new_zeros(self.samples, h, W, h, W)
-        for to, of in self._shifts(axis=0):
-            by_lines[:, to, :, to] += gram[:, of, :, of]
-        patches = gram.new_zeros(self.samples, h, w, h, w)
-        for to, of in self._shifts(axis=1):
-            patches[:, :, to, :, to] += by_lines[:, :, of, :, of]
-        return patches.view(self.samples, h * w, h * w)
+        return self._shifted_sum(self._shifted_sum(gram, axis=0), axis=1).view(self.samples, h * w, h * w)
+
+    def _shifted_sum(self, gram: Tensor, axis: int) -> Tensor:
+        """The Gram (N, rows, columns, rows, columns) added to itself along the kernel's shifts of rows or columns."""
+        before = (slice(None),) * (1 + axis)
+        shape = list(gram.shape)
+        shape[1 + axis] = shape[3 + axis] = self.g.shape[2 + axis]
+        total: Tensor | None = None
+        for to, of in sorted(self._shifts(axis), key=lambda shift: shift[0].start - shift[0].stop):
+            part = gram[*before, of, :, of]
+            if total is None and to == slice(0, shape[1 + axis]):  # all outputs, as the middle of a padded kernel
+                total = part.clone(memory_format=torch.contiguous_format)
+                continue
+            if total is None:
+                total = gram.new_zeros(shape)
+            total[*before, to, :, to] += part
+        return gram.new_zeros(shape) if total is None else total
 
     def _shifts(self, axis: int) -> Iterator[tuple[slice, slice]]:
         """For each kernel entry along an axis: the outputs that meet pixels (not padding) through it, and those pixels."""
@@ -214,8 +224,7 @@ class KernelRows:
             rows = [i for i in range(self.kh) if apart * i % down == phase]
             skips = [apart * i // down * self.w for i in rows]
             factors = [
-                (windows[:, skip : skip + self.h * self.w], products[i])
-                for i, skip in zip(rows, skips, strict=True)
+                (windows[:, skip : skip + self.h * self.w], products[i]) for i, skip in zip(rows, skips, strict=True)
             ]
             phases.append((self.patches[:n, :found], under_kernel, factors))
         inside = self.padded[:n, above : above + self.H, left : left + self.W]
