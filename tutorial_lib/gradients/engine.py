@@ -30,12 +30,16 @@ FIRST_GUESS = 500
 """Bytes of activations for a byte of image, before a first chunk has shown how many there are."""
 
 SMALL_BLOCKS = 10 << 20
-"""Bytes that the largest tensor should have while all labels are asked for on a CPU: few enough images at a time that all their
-labels' backward passes run as one, and share what depends on the input alone. Much larger tensors are slower again, since the C
+"""Bytes that the largest tensor should have while all labels are asked for on a CPU: few enough images at a time that
+many labels' backward passes run as one, and share what depends on the input alone. Much larger tensors are slower again, since the C
 library gives them back to the system when they are freed, and every page of the next one is a fault."""
 
+ENOUGH_LABELS = 16
+"""How many labels should share a backward pass. What they share is then a small part of it, and more would only leave less room
+for images."""
+
 SMALL_NETWORK = 2_000_000
-"""With one sample and no more parameters than this, the ordinary gradient is cheaper than avoiding it."""
+"""With one sample, one label and no more parameters than this, the ordinary gradient is cheaper than avoiding it."""
 
 Outputs = tuple[Tensor, ...]
 
@@ -77,7 +81,7 @@ def ask(
 ) -> Answers:
     """Ask a question of every sample's gradient of the named parameters.
 
-    ``many_labels`` says that the output's gradient carries more than one label a sample: chunks are then so small that all
+    ``many_labels`` says that the output's gradient carries more than one label a sample: chunks are then so small that many
     labels' backward passes run as one.
     """
     parts: list[Answers] = []
@@ -96,7 +100,7 @@ def ask(
             chunk = images[samples].to(device)
             if chunk.is_inference():
                 chunk = chunk.clone()  # autograd does not take the other kind
-            if len(chunk) == 1 and sum(p.numel() for p in parameters.values()) <= SMALL_NETWORK:
+            if len(chunk) == 1 and not many_labels and sum(p.numel() for p in parameters.values()) <= SMALL_NETWORK:
                 parts.append(one_by_one(function, chunk, samples, parameters, question, output_gradient))
                 continue
             watch = Interception(parameters, len(chunk), question, one_image.samples_axis)
@@ -178,7 +182,7 @@ class ChunkSizes:
     Args:
         images: (N, ...).
         budget: bytes of all activations.
-        block: bytes of the largest of them, counted once a label if there are many; but at least one sample.
+        block: bytes of the largest of them, counted once a label if there are several; but at least one sample.
     """
 
     def __init__(self, images: Tensor, budget: int, block: int = 0) -> None:
@@ -198,7 +202,7 @@ class ChunkSizes:
         """Adjust to what some samples took: bytes of all activations, and of the largest."""
         fit = self.budget * samples // max(1, activation_bytes)
         if labels > 1:
-            fit = min(fit, round(self.block * samples / max(1, largest * labels)))
+            fit = min(fit, round(self.block * samples / max(1, largest * min(labels, ENOUGH_LABELS))))
         self.fit = max(1, fit)
 
 
