@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -13,14 +14,20 @@ import torch
 _ASK = "import json, sys; from tutorial_lib.benchmarks.memory import _measure; print(json.dumps(_measure(*json.loads(sys.argv[1]))))"
 
 
-def peak(network: str, images: int, method: str, threads: int, device: str) -> float | None:
+def peak(network: str, images: int, method: str, threads: int, device: str, repeats: int = 3) -> float | None:
     """Megabytes that a call needs beyond what the process held after the same call on two images; None if the method fails.
 
-    On a CPU the process's largest resident set, on a GPU what torch has allocated.
+    On a CPU the process's largest resident set, on a GPU what torch has allocated. The median of some processes: from one to
+    the next, the resident set of the same call varies by a fifth.
     """
     arguments = json.dumps([network, images, method, threads, device])
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", _ASK, arguments], capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+    found = []
+    for _ in range(repeats):
+        done = subprocess.run([sys.executable, "-W", "ignore", "-c", _ASK, arguments], capture_output=True, text=True)
+        if done.returncode != 0:
+            return None
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+    return statistics.median(found)
 
 
 def _measure(name: str, n: int, method: str, threads: int, device: str) -> float:
