@@ -88,7 +88,7 @@ def contrast_squared_norms(
     >>> import torch
     >>> model = nn.Linear(1, 2, bias=False)
     >>> _ = nn.init.zeros_(model.weight)  # p = (1/2, 1/2): each label's gradient is (±1/2, ∓1/2) x
-    >>> contrast_squared_norms(model, torch.tensor([[2.0]]))
+    >>> contrast_squared_norms(model, torch.tensor([[2.0]])).round(decimals=3)
     tensor([[[2.],
              [2.]]], dtype=torch.float64)
     """
