@@ -123,7 +123,8 @@ class Correlation(SampleGradients):
     # ------------------------------------------------------------------ direct form
     def _kernel_rows(self) -> Iterator[Tensor]:
         """dW of some samples after the other: (kh, n, L·O, kw·I), in memory that the next ones overwrite."""
-        settings = (self.x.shape, self.g.shape, self.shape, self.stride, self.padding, self.dilation, self.x.dtype)
+        numbers = self.x.dtype, self.x.device  # a network may have parts on several devices
+        settings = (self.x.shape, self.g.shape, self.shape, self.stride, self.padding, self.dilation, *numbers)
         rows = self.scratch.get(settings)
         if rows is None:
             self.scratch.clear()
