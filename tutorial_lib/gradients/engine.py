@@ -38,8 +38,8 @@ ENOUGH_LABELS = 16
 """How many labels should share a backward pass. What they share is then a small part of it, and more would only leave less room
 for images."""
 
-SMALL_NETWORK = 2_000_000
-"""With one sample, one label and no more parameters than this, the ordinary gradient is cheaper than avoiding it."""
+WORTH_AVOIDING = 1 << 20
+"""Numbers in a parameter from which on the ordinary gradient of one sample for one label costs more than avoiding it."""
 
 Outputs = tuple[Tensor, ...]
 
@@ -56,7 +56,7 @@ class Cotangent(NamedTuple):
     """
 
     direction: Outputs  # one for each output tensor, (N, L, ...)
-    scale: Tensor  # (N, L), float64
+    scale: Tensor  # (N, L, 1), float64
 
 
 OutputGradient = Callable[[Outputs, Tensor, slice], Cotangent]
@@ -67,7 +67,7 @@ class Answers(NamedTuple):
     """Answers for a backward pass from the *direction*, and the scale that it stands for (see `Cotangent`)."""
 
     values: Tensor  # (N, L, P) or (N, L, P, k), float64
-    scale: Tensor  # (N, L), float64
+    scale: Tensor  # (N, L, 1), float64
 
 
 def ask(
@@ -97,13 +97,15 @@ def ask(
             labels = output_gradient(one_image.outputs, one_image.image, slice(0, 1)).scale.shape[1]
             sizes.measured(one_image.watch.bytes, 1, one_image.watch.largest, labels)
         for samples in sizes:
-            chunk = images[samples].to(device)
+            chunk = (images if samples == slice(0, len(images)) else images[samples]).to(device)
             if chunk.is_inference():
                 chunk = chunk.clone()  # autograd does not take the other kind
-            if len(chunk) == 1 and not many_labels and sum(p.numel() for p in parameters.values()) <= SMALL_NETWORK:
+            alone = len(chunk) == 1 and not many_labels
+            watched = {name for name, p in parameters.items() if not alone or p.numel() >= WORTH_AVOIDING}
+            if not watched:
                 parts.append(one_by_one(function, chunk, samples, parameters, question, output_gradient))
                 continue
-            watch = Interception(parameters, len(chunk), question, one_image.samples_axis)
+            watch = Interception(parameters, len(chunk), question, one_image.samples_axis, watched)
             parts.append(together(watch, function, chunk, samples, output_gradient, block))
             missing = {name: parameters[name] for name in parameters if name in watch.uncovered}
             if missing:
@@ -111,7 +113,8 @@ def ask(
                 columns = [list(parameters).index(name) for name in missing]
                 parts[-1].values[:, :, columns] = alone.values
                 uncovered |= missing.keys()
-            sizes.measured(watch.bytes, len(chunk), watch.largest, labels=parts[-1].scale.shape[1])
+            if not alone:
+                sizes.measured(watch.bytes, len(chunk), watch.largest, labels=parts[-1].scale.shape[1])
     if uncovered:
         warnings.warn(
             f"no rule covers how the network uses {', '.join(sorted(uncovered))}; "
@@ -135,7 +138,7 @@ def together(
     values = []
     for first in range(0, labels, at_once):
         part = slice(first, min(first + at_once, labels))
-        direction = [d[:, part] for d in start.direction]
+        direction = start.direction if at_once >= labels else [d[:, part] for d in start.direction]
         values.append(watch.backward(outputs, direction, retain_graph=part.stop < labels, foreign=foreign))
     return Answers(joined(values, dim=1).double(), start.scale)
 
@@ -150,7 +153,7 @@ def one_by_one(
 ) -> Answers:
     """The ordinary gradient of one sample after the other: what the papers do, and always right."""
     rows = []
-    for n, image in enumerate(images.split(1), samples.start):
+    for n, image in enumerate(images.split(1) if len(images) > 1 else [images], samples.start):
         with torch.enable_grad():
             outputs = run(network, image)
         start = output_gradient(outputs, image, slice(n, n + 1))
@@ -160,19 +163,16 @@ def one_by_one(
             gradients = torch.autograd.grad(
                 outputs,
                 list(parameters.values()),
-                [d[:, label] for d in start.direction],
+                [d.select(1, label) for d in start.direction],
                 retain_graph=label + 1 < labels,
                 allow_unused=True,
             )
-            answers.append(
-                torch.stack(
-                    [
-                        question(name, Alone(torch.zeros_like(parameter) if gradient is None else gradient))
-                        for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True)
-                    ]
-                )
-            )
-        rows.append(Answers(torch.stack(answers).unsqueeze(0).double(), start.scale))
+            answers += [
+                question(name, Alone(torch.zeros_like(parameter) if gradient is None else gradient))
+                for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True)
+            ]
+        stacked = torch.stack(answers)
+        rows.append(Answers(stacked.view(1, labels, -1, *stacked.shape[1:]).double(), start.scale))
     return Answers(joined([row.values for row in rows]), joined([row.scale for row in rows]))
 
 

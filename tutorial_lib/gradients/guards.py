@@ -39,7 +39,8 @@ class Network:
                 continue
             seen.add(part)
             prefix = f"{path}." if path else ""
-            todo += [(prefix + name, child) for name, child in reversed(part._modules.items()) if child is not None]
+            if part._modules:
+                todo += [(prefix + name, child) for name, child in reversed(part._modules.items()) if child is not None]
             if part.training and isinstance(part, _DropoutNd) and part.p > 0:
                 raise ValueError(
                     f"{path or 'the model'} ({type(part).__name__}) is active, so the gradient would be another one each time. "
@@ -90,7 +91,7 @@ class Network:
         Buffers and random states come back as they were; a network that draws random numbers is refused.
         """
         stand_ins = {name: nn.Parameter(p.detach()) for name, p in self.parameters.items() if not p.requires_grad}
-        devices = {p.device for p in self.parameters.values() if p.is_cuda}
+        devices = {p.device for p in self.parameters.values() if p.is_cuda} if torch.cuda.is_initialized() else set()
         states = _random_states(devices)
         buffers = [(buffer, buffer._version, buffer.clone()) for buffer in self.buffers]
         try:

@@ -11,7 +11,7 @@ that it must ask for their gradients in another way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,19 +19,19 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.overrides import TorchFunctionMode
 
-from tutorial_lib.gradients.rules import RULES, Formed, SampleGradients, Unsupported, Use
+from tutorial_lib.gradients.rules import RULES, Alone, Formed, SampleGradients, Unsupported, Use
 
 
 class Question:
     """What is asked of parameters' gradients: numbers (M,) or (M, k) for each parameter, M = N·L."""
 
-    def __call__(self, name: str, gradients: SampleGradients) -> Tensor:
-        """The answer for one parameter."""
+    def __call__(self, name: str, gradients: SampleGradients) -> Tensor | Formed:
+        """The answer for one parameter, or vectors to come back to: a network has many short ones."""
         raise NotImplementedError
 
     def of_vectors(self, vectors: Mapping[str, Formed]) -> dict[str, Tensor]:
-        """The answers for scales and shifts (M, C), of which a network has many small ones; asked at the end of a backward pass."""
-        return {name: self(name, gradients) for name, gradients in vectors.items()}
+        """The answers for the vectors that a backward pass has left."""
+        raise NotImplementedError
 
 
 class Interception(TorchFunctionMode):
@@ -43,6 +43,8 @@ class Interception(TorchFunctionMode):
         question: what is asked; see `Question`.
         batch_axes: for layers that treat several axes alike, a function that says on which of them the samples stand: from
             the number of the use and its input's shape to an axis, or None if there is no such axis.
+        watched: names of the parameters whose gradient should not be computed; all of them if left out. With a single sample the
+            others' ordinary gradients are the sample's.
     """
 
     def __init__(
@@ -51,10 +53,11 @@ class Interception(TorchFunctionMode):
         samples: int,
         question: Question | None,
         batch_axes: Callable[[int, torch.Size], int | None] | None,
+        watched: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.parameters = parameters
-        self.name_of = {id(parameter): name for name, parameter in parameters.items()}
+        self.name_of = {id(parameters[name]): name for name in watched or parameters}
         self.samples, self.question, self.batch_axes = samples, question, batch_axes
         self.tap = torch.zeros(
             (), requires_grad=True
@@ -130,14 +133,14 @@ class Interception(TorchFunctionMode):
         on in ways that no rule stands for; the answers for these are wrong.
         """
         samples, self.labels = direction[0].shape[:2]
+        alone = samples == self.labels == 1
+        leftover: dict[str, Tensor] = {}
 
         def run(direction: Sequence[Tensor]) -> Tensor:
-            _, *leftover = torch.autograd.grad(
+            _, *gradients = torch.autograd.grad(
                 outputs, [self.tap, *self.parameters.values()], direction, retain_graph=retain_graph, allow_unused=True
             )
-            self.uncovered = {
-                name for name, gradient in zip(self.parameters, leftover, strict=True) if gradient is not None
-            }
+            leftover.update((name, g) for name, g in zip(self.parameters, gradients, strict=True) if g is not None)
             return direction[0]  # vmap wants something back
 
         mode = torch.no_grad() if foreign else torch.inference_mode()
@@ -147,13 +150,20 @@ class Interception(TorchFunctionMode):
             else:
                 torch.vmap(run, in_dims=1)(list(direction))
             for name, total in self.sums.items():
-                self.answers[name] = self.question(name, Formed(total, self.labels))
-            self.answers |= self.question.of_vectors(self.vectors)
+                self._ask(name, Formed(total, self.labels))
+            if self.vectors:
+                self.answers |= self.question.of_vectors(self.vectors)
+            if alone:  # what is left over are ordinary gradients, all of them this sample's
+                self.answers = {name: answer.squeeze(0) for name, answer in self.answers.items()}
+                for name in [name for name in leftover if name not in self.uses]:
+                    self.answers[name] = self.question(name, Alone(leftover.pop(name)))
+        self.uncovered = set(leftover)
         answers, self.answers, self.sums, self.vectors = self.answers, {}, {}, {}
         if len(answers) < len(self.parameters):
-            zero = next(iter(answers.values()), direction[0].new_zeros(samples * self.labels)) * 0
+            zero = next(iter(answers.values()), direction[0].new_zeros(() if alone else samples * self.labels)) * 0
             answers = {name: answers.get(name, zero) for name in self.parameters}
-        return torch.stack([answers[name] for name in self.parameters], dim=1).unflatten(0, (samples, self.labels))
+        stacked = torch.stack([answers[name] for name in self.parameters], dim=0 if alone else 1)
+        return stacked.view(samples, self.labels, *stacked.shape[1 - alone :])
 
     def receive(self, use: Use, x: Tensor, g: Tensor, needs_input_gradient: bool) -> Tensor | None:
         """One node's turn in the backward pass: answer the question for its parameters, return dL/dx (M, ...)."""
@@ -163,11 +173,13 @@ class Interception(TorchFunctionMode):
             if self.uses[name] > 1:  # the gradient is the sum over the uses, and it must be squared after adding
                 formed = mine.dense().reshape(len(g), *use.parameters[role].shape)
                 self.sums[name] = self.sums[name] + formed if name in self.sums else formed
-            elif isinstance(mine, Formed) and mine.gradients.dim() == 2:
-                self.vectors[name] = mine
             else:
-                self.answers[name] = self.question(name, mine)
+                self._ask(name, mine)
         return gx
+
+    def _ask(self, name: str, gradients: SampleGradients) -> None:
+        answer = self.question(name, gradients)
+        (self.vectors if isinstance(answer, Formed) else self.answers)[name] = answer
 
 
 class _Node(torch.autograd.Function):
@@ -217,13 +229,14 @@ def foreign_nodes(outputs: Sequence[Tensor]) -> bool:
 
     They may not know how to be vmapped, and may record gradients of their own in their backward pass.
     """
-    todo, done = [output.grad_fn for output in outputs], set()
+    seen = {None, *(output.grad_fn for output in outputs)}
+    todo = [*seen - {None}]
     while todo:
         node = todo.pop()
-        if node is None or node in done:
-            continue
-        done.add(node)
         if isinstance(node, BackwardCFunction) and not isinstance(node, _Node._backward_cls):
             return True
-        todo.extend(parent for parent, _ in node.next_functions)
+        for parent, _ in node.next_functions:
+            if parent not in seen:
+                seen.add(parent)
+                todo.append(parent)
     return False

@@ -30,6 +30,9 @@ Loss = str | Callable[..., Tensor]
 
 NAMES = ("bce", "ce", "mse")
 
+SMALLEST = 1e-300
+"""Where no output has a gradient, the direction is 0 divided by this."""
+
 
 def logit_gradient(z: Tensor, t: Tensor, loss: str) -> Tensor:
     """dl/dz for outputs z (..., K) and targets t (..., K), by the closed forms above.
@@ -40,7 +43,7 @@ def logit_gradient(z: Tensor, t: Tensor, loss: str) -> Tensor:
     if loss == "mse":
         return 2 * (z - t)
     if loss == "bce":
-        return (1 - t) * z.sigmoid() - t * (-z).sigmoid()
+        return torch.lerp(z.sigmoid(), -(-z).sigmoid(), t)  # (1 − t) s(z) − t s(−z)
     gradient = t.sum(-1, keepdim=True) * z.softmax(-1) - t
     likeliest = z.argmax(-1, keepdim=True).expand(*t.shape[:-1], 1)
     others = gradient.scatter(-1, likeliest, 0)
@@ -105,13 +108,13 @@ def single(outputs: tuple[Tensor, ...], loss: str) -> Tensor:
 
 
 def direction_and_scale(gradients: Sequence[Tensor], outputs: Sequence[Tensor]) -> Cotangent:
-    """Split gradients (N, L, ...) of the outputs into a direction of largest entry 1 and a scale (N, L)."""
-    largest = [torch.linalg.vector_norm(gradient.flatten(2).double(), torch.inf, dim=2) for gradient in gradients]
-    scale = functools.reduce(torch.maximum, largest)
-    scale = scale.masked_fill(scale == 0, 1.0)
+    """Split gradients (N, L, ...) of the outputs into a direction of largest entry 1 and a scale (N, L, 1)."""
+    flat = [gradient.flatten(2) for gradient in gradients]
+    largest = [torch.linalg.vector_norm(g.double(), torch.inf, dim=2, keepdim=True) for g in flat]
+    scale = functools.reduce(torch.maximum, largest).clamp_min(SMALLEST)
     direction = tuple(
-        (gradient / scale.to(gradient.dtype).view(*scale.shape, *[1] * (gradient.dim() - 2))).to(output.dtype)
-        for gradient, output in zip(gradients, outputs, strict=True)
+        (g / scale.to(g.dtype)).to(output.dtype).view(gradient.shape)
+        for g, gradient, output in zip(flat, gradients, outputs, strict=True)
     )
     return Cotangent(direction, scale)
 

@@ -63,7 +63,7 @@ def squared_norms(
     images = checked_images(images, network)
     check_length(label, len(images))
     answers = ask(network, images, names, SquaredNorms(), output_gradient(label, loss), memory_budget)
-    return (answers.values * answers.scale.square().unsqueeze(2)).squeeze(1).to(images.device), names
+    return (answers.values * answers.scale.square()).squeeze(1).to(images.device), names
 
 
 def contrast_squared_norms(
@@ -96,14 +96,14 @@ def contrast_squared_norms(
     names = network.names(parameters)
     images = checked_images(images, network)
     answers = ask(network, images, names, SquaredNorms(), contrast_gradient(loss), memory_budget, many_labels=True)
-    return (answers.values * answers.scale.square().unsqueeze(2)).to(images.device)
+    return (answers.values * answers.scale.square()).to(images.device)
 
 
 class SquaredNorms(Question):
     """The squared L2 norm of each sample's gradient."""
 
-    def __call__(self, name: str, gradients: SampleGradients) -> Tensor:
-        return gradients.squared_norms()
+    def __call__(self, name: str, gradients: SampleGradients) -> Tensor | Formed:
+        return gradients.condensed()
 
     def of_vectors(self, vectors: Mapping[str, Formed]) -> dict[str, Tensor]:
         by_length: dict[int, list[str]] = {}

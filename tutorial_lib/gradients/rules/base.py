@@ -44,6 +44,10 @@ class SampleGradients:
         """Squared L2 norms (M,)."""
         return joined([squared_sum(self.dense(*part)) for part in self._parts()])
 
+    def condensed(self) -> Tensor | Formed:
+        """Squared norms (M,), or short vectors (M, k) of the same norms: many layers' vectors can be squared and added up at once."""
+        return self.squared_norms()
+
     def moments(self, reference: Tensor) -> tuple[Tensor, Tensor]:
         """Inner products with ``reference`` (of the parameter's shape) and squared norms, each (M,)."""
         inner, squared = [], []
@@ -70,6 +74,9 @@ class Formed(SampleGradients):
 
     def squared_norms(self) -> Tensor:
         return squared_sum(precise(self.gradients))
+
+    def condensed(self) -> Tensor | Formed:
+        return self if self.gradients.dim() == 2 else self.squared_norms()
 
 
 class Alone(SampleGradients):
@@ -132,11 +139,14 @@ def squared_sum(tensor: Tensor) -> Tensor:
     if rows == 1:
         vector = tensor.reshape(-1)
         return torch.dot(vector, vector).unsqueeze(0)
-    if tensor.dim() != 2:
-        tensor = tensor.reshape(rows, -1)
-    if tensor.shape[1] > LONG:
-        return tensor.square().sum(1)
-    return torch.linalg.vector_norm(tensor, dim=1).square()
+    return norm(tensor if tensor.dim() == 2 else tensor.reshape(rows, -1)).square()
+
+
+def norm(tensor: Tensor) -> Tensor:
+    """L2 norm over the last axis."""
+    if tensor.shape[-1] > LONG:
+        return tensor.square().sum(-1).sqrt()
+    return torch.linalg.vector_norm(tensor, dim=-1)
 
 
 def precise(tensor: Tensor) -> Tensor:

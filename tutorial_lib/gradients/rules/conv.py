@@ -33,6 +33,7 @@ from tutorial_lib.gradients.rules.base import (
     Use,
     autocast,
     joined,
+    norm,
     parts,
     precise,
     scratch_numbers,
@@ -78,10 +79,10 @@ class Correlation(SampleGradients):
             numbers = (H * W) ** 2 + (h * W) ** 2 + (1 + self.labels) * (h * w) ** 2
             ranges = parts(self.samples, numbers, scratch_numbers(self.x))
             return joined([self._gram(first, last) for first, last in ranges])
-        kh = self.shape[2]
-        numbers = prod(self.shape) // kh
-        squared = [squared_sum(rows.view(-1, numbers)).view(kh, -1).sum(0) for rows in self._kernel_rows()]
-        return joined(squared)
+        return self._norms_of_kernel_rows().squared_norms()
+
+    def condensed(self) -> Tensor | Formed:
+        return self.squared_norms() if self._prefers_gram() else self._norms_of_kernel_rows()
 
     def moments(self, reference: Tensor) -> tuple[Tensor, Tensor]:
         reference = reference.view(self.shape).to(self.x.dtype)
@@ -121,14 +122,22 @@ class Correlation(SampleGradients):
         return Correlation(self.x[samples], g, self.shape[2:], self.stride, self.padding, self.dilation)
 
     # ------------------------------------------------------------------ direct form
+    def _norms_of_kernel_rows(self) -> Formed:
+        kh = self.shape[2]
+        numbers = prod(self.shape) // kh
+        norms = [norm(rows.view(kh, -1, numbers)) for rows in self._kernel_rows()]
+        return Formed(joined(norms, dim=1).mT, self.labels)
+
     def _kernel_rows(self) -> Iterator[Tensor]:
         """dW of some samples after the other: (kh, n, L·O, kw·I), in memory that the next ones overwrite."""
         numbers = self.x.dtype, self.x.device  # a network may have parts on several devices
         settings = (self.x.shape, self.g.shape, self.shape, self.stride, self.padding, self.dilation, *numbers)
-        rows = self.scratch.get(settings)
-        if rows is None:
-            self.scratch.clear()
-            rows = self.scratch[settings] = KernelRows(self)
+        made_for, rows = self.scratch.get(KernelRows, (None, None))
+        if made_for != settings:
+            del rows
+            self.scratch.pop(KernelRows, None)  # its memory, before the next one's
+            rows = KernelRows(self)
+            self.scratch[KernelRows] = settings, rows
         g = self.g.reshape(self.samples, -1, self.g.shape[2] * self.g.shape[3])
         if rows.samples == self.samples:
             yield rows(self.x, g)
