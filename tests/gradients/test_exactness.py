@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tutorial_lib.gradients import alignment, contrast_squared_norms, introspective_features, squared_norms
+from tutorial_lib.gradients import alignment, contrast_squared_norms, engine, introspective_features, squared_norms
 from tutorial_lib.models import build
 
 LOSSES = {
@@ -138,6 +138,19 @@ def test_every_layer_agrees_with_the_loop(name, loss):
     found, names = squared_norms(model, images, loss=loss)
     assert names == tuple(n for n, _ in model.named_parameters())
     torch.testing.assert_close(found, norms_one_by_one(model, images, against_ones(loss)), rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.filterwarnings("ignore:no rule covers")
+@pytest.mark.parametrize("worth_avoiding", [1, 30, 100])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_one_image_agrees_wherever_the_line_between_watched_and_ordinary_is_drawn(name, worth_avoiding, monkeypatch):
+    monkeypatch.setattr(engine, "WORTH_AVOIDING", worth_avoiding)
+    model, images = randomised(NETWORKS[name]()), torch.rand(1, 3, 9, 7, dtype=torch.float64)
+    found, _ = squared_norms(model, images)
+    torch.testing.assert_close(found, norms_one_by_one(model, images, against_ones()), rtol=1e-9, atol=1e-14)
+    reference = {name: torch.randn_like(parameter) for name, parameter in model.named_parameters()}
+    both = alignment(model, images.repeat(2, 1, 1, 1), reference, "ones", "bce")
+    torch.testing.assert_close(alignment(model, images, reference, "ones", "bce"), both[:1], rtol=1e-9, atol=1e-12)
 
 
 def vae_decoder():

@@ -100,8 +100,8 @@ def ask(
             chunk = (images if samples == slice(0, len(images)) else images[samples]).to(device)
             if chunk.is_inference():
                 chunk = chunk.clone()  # autograd does not take the other kind
-            alone = len(chunk) == 1 and not many_labels
-            watched = {name for name, p in parameters.items() if not alone or p.numel() >= WORTH_AVOIDING}
+            one = len(chunk) == 1 and not many_labels
+            watched = {name for name, p in parameters.items() if not one or p.numel() >= WORTH_AVOIDING}
             if not watched:
                 parts.append(one_by_one(function, chunk, samples, parameters, question, output_gradient))
                 continue
@@ -113,8 +113,7 @@ def ask(
                 columns = [list(parameters).index(name) for name in missing]
                 parts[-1].values[:, :, columns] = alone.values
                 uncovered |= missing.keys()
-            if not alone:
-                sizes.measured(watch.bytes, len(chunk), watch.largest, labels=parts[-1].scale.shape[1])
+            sizes.measured(watch.bytes, len(chunk), watch.largest, labels=parts[-1].scale.shape[1])
     if uncovered:
         warnings.warn(
             f"no rule covers how the network uses {', '.join(sorted(uncovered))}; "

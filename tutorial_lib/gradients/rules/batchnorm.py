@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tutorial_lib.gradients.rules.base import Formed, SampleGradients, Unsupported, Use, parts, precise, scratch_numbers
+from tutorial_lib.gradients.rules.base import Formed, SampleGradients, Unsupported, Use, precise
 
 
 class BatchNorm(Use):
@@ -81,20 +81,18 @@ class BatchNorm(Use):
         return (gx.view(g.shape) if needs_input_gradient else None), dscale, dshift
 
     def _all_labels(self, x: Tensor, g: Tensor, needs_input_gradient: bool) -> tuple[Tensor | None, Tensor, Tensor]:
-        """The same sums some samples at a time, so that x need not be repeated for every label."""
+        """Both sums of all labels as one product for a channel, (x̂, 1) Gᵀ, sample by sample."""
         samples, channels = x.shape[:2]
-        x, g_flat = (
-            x.reshape(samples, 1, channels, -1),
-            g.reshape(samples, len(g) // samples, channels, -1),
-        )  # (N, L, C, T)
+        x, by_sample = x.reshape(samples, channels, -1), g.reshape(samples, len(g) // samples, channels, -1)
         inverse = (self.variance + self.eps).rsqrt().unsqueeze(1)
-        slope, mean = self.parameters["weight"].unsqueeze(1) * inverse, self.mean.unsqueeze(1)
-        gx = torch.empty_like(g_flat) if needs_input_gradient else None
-        dscale, dshift = g_flat.new_empty(2, *g_flat.shape[:3])
-        for first, last in parts(samples, 2 * g_flat[0].numel(), scratch_numbers(x)):
-            some = g_flat[first:last]
-            torch.sum(some * ((x[first:last] - mean) * inverse), -1, out=dscale[first:last])
-            torch.sum(some, -1, out=dshift[first:last])
+        slope = self.parameters["weight"].unsqueeze(1) * inverse
+        normalised_and_one = x.new_ones(samples, channels, 2, x.shape[2])
+        torch.mul(x - self.mean.unsqueeze(1), inverse, out=normalised_and_one[:, :, 0])
+        sums = g.new_empty(samples, channels, 2, by_sample.shape[1])
+        gx = torch.empty_like(by_sample) if needs_input_gradient else None
+        for n in range(samples):
+            torch.bmm(normalised_and_one[n], by_sample[n].permute(1, 2, 0), out=sums[n])
             if gx is not None:
-                torch.mul(some, slope, out=gx[first:last])
+                torch.mul(by_sample[n], slope, out=gx[n])
+        dscale, dshift = sums.permute(2, 0, 3, 1).flatten(1, 2)
         return (None if gx is None else gx.view(g.shape)), dscale, dshift
