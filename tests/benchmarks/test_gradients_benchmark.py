@@ -43,13 +43,32 @@ def test_a_disturbed_round_does_not_move_the_median(monkeypatch):
 
     def disturbed():
         calls[0] += 1
-        now[0] += 90 if calls[0] == 4 else 3
+        now[0] += 90 if calls[0] == 5 else 3  # the timed call of the second round
 
     def baseline():
         now[0] += 2
 
     _, ratios = interleaved(baseline, {"method": disturbed}, seconds=100, device=CPU)
     assert ratios["method"].median == 1.5
+
+
+def test_the_second_of_two_calls_is_timed(monkeypatch):
+    """A method that is slow whenever another was called before it."""
+    now, last = [0.0], [None]
+    monkeypatch.setattr(time, "process_time", lambda: now[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    def takes(name, ticks):
+        def run():
+            now[0] += ticks if last[0] == name else 10 * ticks
+            last[0] = name
+
+        return run
+
+    seconds, ratios = interleaved(
+        takes("baseline", 2), {"one": takes("one", 3), "other": takes("other", 1)}, seconds=1000, device=CPU
+    )
+    assert (seconds, ratios["one"].median, ratios["other"].median) == (2, 1.5, 0.5)
 
 
 @pytest.mark.parametrize("name", ["small_cnn", "resnet20"])
@@ -86,6 +105,7 @@ def test_command(tmp_path, capsys, monkeypatch):
     rows = read_rows(tmp_path / "gradients_cpu.csv")
     assert {row.metric for row in rows} >= {"seconds", "ratio", "ratio, lower quartile", "ratio, upper quartile"}
     assert all(row.command.startswith("python -m tutorial_lib benchmark gradients") and row.versions for row in rows)
+    assert not any("FOLDER" in row.command for row in rows)
     assert "1 threads" in rows[0].device
     assert (tmp_path / "gradients_cpu.svg").read_text().lstrip().startswith("<?xml")
 

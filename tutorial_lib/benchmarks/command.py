@@ -125,7 +125,11 @@ def _source(device: Any) -> Any:
 
     from tutorial_lib.experiments.rows import provenance
 
-    source = provenance(" ".join(["python -m tutorial_lib", *sys.argv[1:]]), device)
+    words = sys.argv[1:]
+    if "--out" in words:  # where the rows were written is no part of what made them
+        at = words.index("--out")
+        del words[at : at + 2]
+    source = provenance(" ".join(["python -m tutorial_lib", *words]), device)
     if device.type == "cpu":
         source = dataclasses.replace(source, device=f"{source.device}, {torch.get_num_threads()} threads")
     return source
