@@ -53,6 +53,8 @@ def cost_figure(rows: Sequence[Row], networks: Sequence[str] = ("resnet18", "res
         )
     first = panels[0][0]
     first.set_ylabel("time, in plain steps")
+    lowest = min(min(table[name][method].values()) for name in networks for method in table[name])
+    first.set_ylim(bottom=0.6 * lowest)  # room for words below the lowest line
     last = table[networks[0]]
     for method, words, end, side in ((OURS, "one pass", min, "left"), ("loop", "loop", max, "right")):
         if method in last:  # below the line, at the end where no other passes
