@@ -155,7 +155,8 @@ class Correlation(SampleGradients):
         (H, W), (h, w) = self.x.shape[2:], self.g.shape[2:]
         pixels = self.x.flatten(2)
         gram = torch.bmm(pixels.mT, pixels).view(-1, H, W, H, W)
-        return self._shifted_sum(self._shifted_sum(gram, axis=0), axis=1).view(self.samples, h * w, h * w)
+        gram = self._shifted_sum(gram, axis=0)  # the first is not needed any more, and should not stay
+        return self._shifted_sum(gram, axis=1).view(self.samples, h * w, h * w)
 
     def _shifted_sum(self, gram: Tensor, axis: int) -> Tensor:
         """The Gram (N, rows, columns, rows, columns) added to itself along the kernel's shifts of rows or columns."""
