@@ -159,3 +159,13 @@ def test_refused_types(model, x):
         squared_norms(model, x, 1.5)
     with pytest.raises(TypeError, match="loss must be"):
         squared_norms(model, x, "ones", 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_loss_without_a_gradient_has_norms_of_zero(dtype):
+    """A hinge that some images have left behind: 0, not 0/0."""
+    model = nn.Linear(2, 1, bias=False).to(dtype)
+    nn.init.ones_(model.weight)
+    images = torch.tensor([[3.0, 0.0], [0.25, 0.5]], dtype=dtype)
+    found, _ = squared_norms(model, images, None, lambda z: (1 - z).clamp_min(0).sum(1))
+    torch.testing.assert_close(found, torch.tensor([[0.0], [0.3125]], dtype=torch.float64))

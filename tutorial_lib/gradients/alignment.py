@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from tutorial_lib.gradients.engine import ask
 from tutorial_lib.gradients.guards import Network, checked_images
-from tutorial_lib.gradients.interception import Question
 from tutorial_lib.gradients.losses import Loss, output_gradient
 from tutorial_lib.gradients.rules import SampleGradients
 from tutorial_lib.gradients.targets import Label, check_length
@@ -69,18 +68,11 @@ def alignment(
         length = tensor.double().norm()
         directions[name] = (tensor.double() / torch.where(length > 0, length, 1.0)).to(parameters[name])
 
+    def moments(name: str, gradients: SampleGradients) -> Tensor:
+        return torch.stack(gradients.moments(directions[name]), dim=-1)
+
     images = checked_images(images, network)
     check_length(label, len(images))
-    answers = ask(network, images, tuple(reference), Moments(directions), output_gradient(label, loss), memory_budget)
+    answers = ask(network, images, tuple(reference), moments, output_gradient(label, loss), memory_budget)
     inner, squared = answers.values.squeeze(1).unbind(-1)
     return torch.where(squared > 0, inner / squared.sqrt(), 0.0).clamp(-1, 1).to(images.device)
-
-
-class Moments(Question):
-    """Inner product with a direction, and squared norm, of each sample's gradient: (M, 2)."""
-
-    def __init__(self, directions: Mapping[str, Tensor]) -> None:
-        self.directions = directions
-
-    def __call__(self, name: str, gradients: SampleGradients) -> Tensor:
-        return torch.stack(gradients.moments(self.directions[name]), dim=-1)

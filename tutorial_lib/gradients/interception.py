@@ -21,19 +21,19 @@ from torch._functorch.pyfunctorch import temporarily_pop_interpreter_stack
 from torch.autograd.function import BackwardCFunction
 from torch.overrides import TorchFunctionMode
 
-from tutorial_lib.gradients.rules import RULES, Alone, Formed, SampleGradients, Unsupported, Use
+from tutorial_lib.gradients.rules import (
+    RULES,
+    Alone,
+    Formed,
+    SampleGradients,
+    Unsupported,
+    Use,
+    squared_norms_of_vectors,
+)
 
-
-class Question:
-    """What is asked of parameters' gradients: numbers (M,) or (M, k) for each parameter, M = N·L."""
-
-    def __call__(self, name: str, gradients: SampleGradients) -> Tensor | Formed:
-        """The answer for one parameter, or vectors to come back to: a network has many short ones."""
-        raise NotImplementedError
-
-    def of_vectors(self, vectors: Mapping[str, Formed]) -> dict[str, Tensor]:
-        """The answers for the vectors that a backward pass has left."""
-        raise NotImplementedError
+Question = Callable[[str, SampleGradients], Tensor | Formed]
+"""What is asked of a parameter's gradients, by the parameter's name: numbers (M,) or (M, k), M = N·L; or short vectors (M, k) whose
+squared norms are the answer, which are taken for many parameters at once when the backward pass is through."""
 
 
 class Interception(TorchFunctionMode):
@@ -154,8 +154,7 @@ class Interception(TorchFunctionMode):
                 torch.vmap(run, in_dims=1)(list(direction))
             for name, total in self.sums.items():
                 self._ask(name, Formed(total, self.labels))
-            if self.vectors:
-                self.answers |= self.question.of_vectors(self.vectors)
+            self.answers |= squared_norms_of_vectors(self.vectors)
             if alone:  # what is left over are ordinary gradients, all of them this sample's
                 self.answers = {name: answer.squeeze(0) for name, answer in self.answers.items()}
                 for name in [name for name in leftover if name not in self.uses]:

@@ -31,7 +31,7 @@ Loss = str | Callable[..., Tensor]
 NAMES = ("bce", "ce", "mse")
 
 SMALLEST = 1e-300
-"""Where no output has a gradient, the direction is 0 divided by this."""
+"""Where no output has a gradient, the direction is 0 divided by this, a number that float64 has and float32 has not."""
 
 
 def logit_gradient(z: Tensor, t: Tensor, loss: str) -> Tensor:
@@ -109,11 +109,11 @@ def single(outputs: tuple[Tensor, ...], loss: str) -> Tensor:
 
 def direction_and_scale(gradients: Sequence[Tensor], outputs: Sequence[Tensor]) -> Cotangent:
     """Split gradients (N, L, ...) of the outputs into a direction of largest entry 1 and a scale (N, L, 1)."""
-    flat = [gradient.flatten(2) for gradient in gradients]
-    largest = [torch.linalg.vector_norm(g.double(), torch.inf, dim=2, keepdim=True) for g in flat]
+    flat = [gradient.flatten(2).double() for gradient in gradients]
+    largest = [torch.linalg.vector_norm(g, torch.inf, dim=2, keepdim=True) for g in flat]
     scale = functools.reduce(torch.maximum, largest).clamp_min(SMALLEST)
     direction = tuple(
-        (g / scale.to(g.dtype)).to(output.dtype).view(gradient.shape)
+        (g / scale).to(output.dtype).view(gradient.shape)
         for g, gradient, output in zip(flat, gradients, outputs, strict=True)
     )
     return Cotangent(direction, scale)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from tutorial_lib.gradients.engine import ask
 from tutorial_lib.gradients.guards import Network, checked_images
-from tutorial_lib.gradients.interception import Question
 from tutorial_lib.gradients.losses import Loss, contrast_gradient, output_gradient
 from tutorial_lib.gradients.rules import Formed, SampleGradients
 from tutorial_lib.gradients.targets import Label, check_length
@@ -62,7 +60,7 @@ def squared_norms(
     names = network.names(parameters)
     images = checked_images(images, network)
     check_length(label, len(images))
-    answers = ask(network, images, names, SquaredNorms(), output_gradient(label, loss), memory_budget)
+    answers = ask(network, images, names, _squared_norms, output_gradient(label, loss), memory_budget)
     return (answers.values * answers.scale.square()).squeeze(1).to(images.device), names
 
 
@@ -95,22 +93,10 @@ def contrast_squared_norms(
     network = Network.inspect(model)
     names = network.names(parameters)
     images = checked_images(images, network)
-    answers = ask(network, images, names, SquaredNorms(), contrast_gradient(loss), memory_budget, many_labels=True)
+    answers = ask(network, images, names, _squared_norms, contrast_gradient(loss), memory_budget, many_labels=True)
     return (answers.values * answers.scale.square()).to(images.device)
 
 
-class SquaredNorms(Question):
-    """The squared L2 norm of each sample's gradient."""
-
-    def __call__(self, name: str, gradients: SampleGradients) -> Tensor | Formed:
-        return gradients.condensed()
-
-    def of_vectors(self, vectors: Mapping[str, Formed]) -> dict[str, Tensor]:
-        by_length: dict[int, list[str]] = {}
-        for name, formed in vectors.items():
-            by_length.setdefault(formed.shape[0], []).append(name)
-        answers: dict[str, Tensor] = {}
-        for names in by_length.values():
-            stacked = Formed(torch.cat([vectors[name].gradients for name in names]))
-            answers |= zip(names, stacked.squared_norms().chunk(len(names)), strict=True)
-        return answers
+def _squared_norms(name: str, gradients: SampleGradients) -> Tensor | Formed:
+    """The question of this module."""
+    return gradients.condensed()

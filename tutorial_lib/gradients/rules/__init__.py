@@ -8,13 +8,21 @@ import torch
 import torch.nn.functional as F
 
 from tutorial_lib.gradients.rules import affine
-from tutorial_lib.gradients.rules.base import Alone, Formed, SampleGradients, Unsupported, Use, joined
+from tutorial_lib.gradients.rules.base import (
+    Alone,
+    Formed,
+    SampleGradients,
+    Unsupported,
+    Use,
+    joined,
+    squared_norms_of_vectors,
+)
 from tutorial_lib.gradients.rules.batchnorm import BatchNorm
 from tutorial_lib.gradients.rules.conv import Convolution, TransposedConvolution
 from tutorial_lib.gradients.rules.embedding import Embedding
 from tutorial_lib.gradients.rules.linear import Linear
 
-__all__ = ["RULES", "Alone", "Formed", "SampleGradients", "Unsupported", "Use", "joined"]
+__all__ = ["RULES", "Alone", "Formed", "SampleGradients", "Unsupported", "Use", "joined", "squared_norms_of_vectors"]
 
 RULES: dict[Callable, Callable[..., Use]] = {
     F.linear: Linear,

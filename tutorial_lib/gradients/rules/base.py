@@ -12,7 +12,7 @@ together. The input of a layer is the same for all labels, so what depends on x 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import torch
@@ -77,6 +77,18 @@ class Formed(SampleGradients):
 
     def condensed(self) -> Tensor | Formed:
         return self if self.gradients.dim() == 2 else self.squared_norms()
+
+
+def squared_norms_of_vectors(vectors: Mapping[str, Formed]) -> dict[str, Tensor]:
+    """Squared norms (M,) of many short vectors (M, k): those of one length in one go."""
+    by_length: dict[int, list[str]] = {}
+    for name, formed in vectors.items():
+        by_length.setdefault(formed.shape[0], []).append(name)
+    squared: dict[str, Tensor] = {}
+    for names in by_length.values():
+        stacked = Formed(torch.cat([vectors[name].gradients for name in names]))
+        squared |= zip(names, stacked.squared_norms().chunk(len(names)), strict=True)
+    return squared
 
 
 class Alone(SampleGradients):

@@ -132,12 +132,10 @@ class Correlation(SampleGradients):
         """dW of some samples after the other: (kh, n, L·O, kw·I), in memory that the next ones overwrite."""
         numbers = self.x.dtype, self.x.device  # a network may have parts on several devices
         settings = (self.x.shape, self.g.shape, self.shape, self.stride, self.padding, self.dilation, *numbers)
-        made_for, rows = self.scratch.get(KernelRows, (None, None))
-        if made_for != settings:
-            del rows
-            self.scratch.pop(KernelRows, None)  # its memory, before the next one's
-            rows = KernelRows(self)
-            self.scratch[KernelRows] = settings, rows
+        rows = self.scratch.get(settings)
+        if rows is None:
+            self.scratch.clear()
+            rows = self.scratch[settings] = KernelRows(self)
         g = self.g.reshape(self.samples, -1, self.g.shape[2] * self.g.shape[3])
         if rows.samples == self.samples:
             yield rows(self.x, g)
