@@ -13,13 +13,13 @@ import sys
 from collections.abc import Sequence
 
 from tutorial_lib import __version__
-from tutorial_lib.checkpoints import CheckpointError
 from tutorial_lib.data.errors import DataDamaged, DataUnavailable
+from tutorial_lib.training.checkpoints import CheckpointError
 
 COMMANDS: tuple[str, ...] = (
     "tutorial_lib.data.command",
-    "tutorial_lib.training_command",
-    "tutorial_lib.experiments.command",
+    "tutorial_lib.training.command",
+    "tutorial_lib.runs.command",
     "tutorial_lib.benchmarks.command",
 )
 

@@ -70,7 +70,7 @@ class Study:
         network: name of the architecture that :meth:`classifier` trains when none is named.
         splits: makes train, validation and test set.
         shifts: every shift by name.
-        recipes: arguments of :class:`tutorial_lib.training.TrainingConfig` by network; ``""`` for any other network.
+        recipes: arguments of :class:`tutorial_lib.training.classifier.TrainingConfig` by network; ``""`` for any other network.
         normalisation: mean and standard deviation of the pixels, channel by channel, as the field uses them; measured
             on the training images where it has no convention.
     """
@@ -167,7 +167,7 @@ class Study:
             ValueError: no such network, or a seed that is not a whole number from 0 on.
             DataUnavailable: it would have to be trained, and the training images are not on this machine.
         """
-        from tutorial_lib.trained import trained_classifier  # models come after studies
+        from tutorial_lib.training.trained import trained_classifier  # models come after studies
 
         return trained_classifier(self, network or self.network, seed, progress).to(device)
 

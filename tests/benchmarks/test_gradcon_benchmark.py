@@ -7,7 +7,7 @@ import torch
 
 from tutorial_lib.__main__ import main
 from tutorial_lib.benchmarks import gradcon
-from tutorial_lib.experiments.rows import read_rows
+from tutorial_lib.results.rows import read_rows
 
 
 def test_command(tmp_path, capsys, monkeypatch):

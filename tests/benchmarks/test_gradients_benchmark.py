@@ -9,10 +9,10 @@ import torch
 
 from tutorial_lib.__main__ import main
 from tutorial_lib.benchmarks import gradients, networks, peers
-from tutorial_lib.benchmarks.pictures import cost_figure
 from tutorial_lib.benchmarks.timing import interleaved
-from tutorial_lib.experiments.rows import read_rows
+from tutorial_lib.figures.cost import cost_figure
 from tutorial_lib.gradients import squared_norms
+from tutorial_lib.results.rows import read_rows
 
 CPU = torch.device("cpu")
 

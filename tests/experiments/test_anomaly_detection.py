@@ -9,8 +9,8 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
 from tutorial_lib.experiments import anomaly_detection as experiment
-from tutorial_lib.experiments.published import read_published
 from tutorial_lib.gradcon import one_class_split
+from tutorial_lib.results.published import read_published
 
 
 @pytest.fixture(scope="module")

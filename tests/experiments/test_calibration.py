@@ -11,10 +11,10 @@ import torch
 from tutorial_lib.calibration import confidence_and_correct, ece, negative_log_likelihood
 from tutorial_lib.data.corruptions import corrupt
 from tutorial_lib.experiments import calibration
-from tutorial_lib.experiments.published import read_published
-from tutorial_lib.experiments.registry import EXPERIMENTS, experiment_named
-from tutorial_lib.experiments.rows import make_row, provenance
 from tutorial_lib.models.predict import predict_logits
+from tutorial_lib.results.published import read_published
+from tutorial_lib.results.rows import make_row, provenance
+from tutorial_lib.runs.registry import EXPERIMENTS, experiment_named
 from tutorial_lib.studies import load_study
 
 

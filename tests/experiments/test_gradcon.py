@@ -9,8 +9,6 @@ from sklearn.metrics import roc_auc_score
 
 from tutorial_lib.data.corruptions import LEVELS, corrupt
 from tutorial_lib.experiments import gradcon_class, gradcon_condition
-from tutorial_lib.experiments.published import read_published
-from tutorial_lib.experiments.rows import make_row, provenance, select
 from tutorial_lib.gradcon import (
     AutoencoderConfig,
     GradientConstraint,
@@ -19,6 +17,8 @@ from tutorial_lib.gradcon import (
     one_class_split,
     train_autoencoder,
 )
+from tutorial_lib.results.published import read_published
+from tutorial_lib.results.rows import make_row, provenance, select
 
 CPU = torch.device("cpu")
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 
 from tutorial_lib.experiments import gradients_as_features as experiment
-from tutorial_lib.experiments.rows import select
+from tutorial_lib.results.rows import select
 from tutorial_lib.studies import load_study
 
 LIMIT = 24

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from tutorial_lib.experiments import out_of_distribution as module
-from tutorial_lib.experiments.experiment import Cell
-from tutorial_lib.experiments.published import read_published
-from tutorial_lib.experiments.rows import RESULTS, Row, read_arrays, read_rows
 from tutorial_lib.metrics import auroc, detection_accuracy
+from tutorial_lib.results.published import read_published
+from tutorial_lib.results.rows import RESULTS, Row, read_arrays, read_rows
+from tutorial_lib.runs.experiment import Cell
 from tutorial_lib.studies import load_study
 
 

@@ -15,10 +15,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tutorial_lib.experiments.experiment import Cell
 from tutorial_lib.experiments.out_of_distribution import EXPERIMENT, VERSION
-from tutorial_lib.experiments.runner import run
-from tutorial_lib.experiments.store import CellStore
+from tutorial_lib.runs.experiment import Cell
+from tutorial_lib.runs.runner import run
+from tutorial_lib.runs.store import CellStore
 
 METHODS = ("msp", "knn", "gradient_density", "mahalanobis_fe")
 CELLS = [
@@ -34,13 +34,13 @@ def start(folder):
         import sys
         from tests_cells import CELLS
         from tutorial_lib.experiments.out_of_distribution import EXPERIMENT
-        from tutorial_lib.experiments.runner import run
-        from tutorial_lib.experiments.store import CellStore
+        from tutorial_lib.runs.runner import run
+        from tutorial_lib.runs.store import CellStore
         outcomes = run(EXPERIMENT, CELLS, CellStore(), "test", progress=False)
         sys.exit(any(outcome.state == "failed" for outcome in outcomes))
     """)
     (folder / "tests_cells.py").write_text(
-        "from tutorial_lib.experiments.experiment import Cell\n"
+        "from tutorial_lib.runs.experiment import Cell\n"
         f"CELLS = [Cell(*given) for given in {[cell.__reduce__()[1] for cell in CELLS]!r}]\n"
     )
     environment = {**os.environ, "TUTORIAL_CACHE": str(folder), "OMP_NUM_THREADS": "1"}

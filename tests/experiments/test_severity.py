@@ -13,10 +13,10 @@ from tutorial_lib.data.images import ImageSet
 from tutorial_lib.data.lesions import KINDS
 from tutorial_lib.data.olives import BIOMARKERS, OlivesScans
 from tutorial_lib.experiments import severity as experiment
-from tutorial_lib.experiments.experiment import Cell
-from tutorial_lib.experiments.registry import experiment_named
-from tutorial_lib.experiments.rows import RESULTS, read_arrays, read_rows, select
 from tutorial_lib.gradcon import AutoencoderConfig
+from tutorial_lib.results.rows import RESULTS, read_arrays, read_rows, select
+from tutorial_lib.runs.experiment import Cell
+from tutorial_lib.runs.registry import experiment_named
 from tutorial_lib.severity import ContrastiveConfig, spearman
 from tutorial_lib.severity.healthy import MODELS, control_scores, train_healthy
 from tutorial_lib.studies import load_study

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from tutorial_lib.experiments.rows import RESULTS, read_rows, select
 from tutorial_lib.experiments.what_is_uncertainty import (
     EXPERIMENT,
     NOISE_SLOPES,
@@ -14,6 +13,7 @@ from tutorial_lib.experiments.what_is_uncertainty import (
     stored_confidences,
     stored_curves,
 )
+from tutorial_lib.results.rows import RESULTS, read_rows, select
 from tutorial_lib.studies import load_study
 from tutorial_lib.uncertainty.toy import evaluation_inputs, noise_std, regions
 

@@ -9,7 +9,6 @@ import time
 import pytest
 import torch
 
-from tutorial_lib.checkpoints import CheckpointError
 from tutorial_lib.data.embedded import digits
 from tutorial_lib.gradcon import (
     AutoencoderConfig,
@@ -19,7 +18,8 @@ from tutorial_lib.gradcon import (
     train_autoencoder,
     trained_autoencoder,
 )
-from tutorial_lib.training import TrainingDiverged
+from tutorial_lib.training.checkpoints import CheckpointError
+from tutorial_lib.training.classifier import TrainingDiverged
 
 CONFIG = AutoencoderConfig(epochs=6, batch_size=16)
 

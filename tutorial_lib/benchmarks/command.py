@@ -56,9 +56,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from tutorial_lib.benchmarks import gradients
     from tutorial_lib.benchmarks.networks import CLASSIFIERS
-    from tutorial_lib.benchmarks.pictures import cost_figure
-    from tutorial_lib.experiments.rows import write_rows
+    from tutorial_lib.figures.cost import cost_figure
     from tutorial_lib.plots import use_style
+    from tutorial_lib.results.rows import write_rows
 
     device = torch.device(arguments.device)
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -101,7 +101,7 @@ def _gradcon(arguments: argparse.Namespace, device: Any) -> int:
     import dataclasses
 
     from tutorial_lib.benchmarks import gradcon
-    from tutorial_lib.experiments.rows import write_rows
+    from tutorial_lib.results.rows import write_rows
 
     plan = gradcon.Plan.quick() if arguments.quick else gradcon.Plan()
     changes = {"batches": arguments.batches, "seconds": arguments.seconds}
@@ -123,7 +123,7 @@ def _source(device: Any) -> Any:
 
     import torch
 
-    from tutorial_lib.experiments.rows import provenance
+    from tutorial_lib.results.rows import provenance
 
     words = sys.argv[1:]
     if "--out" in words:  # where the rows were written is no part of what made them

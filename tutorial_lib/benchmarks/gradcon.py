@@ -23,8 +23,6 @@ from tutorial_lib.benchmarks.gradcon_transcription import RunningAverage, publis
 from tutorial_lib.benchmarks.gradients import RESULTS
 from tutorial_lib.benchmarks.timing import interleaved
 from tutorial_lib.detectors import GradCON
-from tutorial_lib.experiments.rows import Provenance, Row, make_row, read_rows
-from tutorial_lib.experiments.tables import markdown_table
 from tutorial_lib.gradcon import (
     ALPHA,
     Autoencoder,
@@ -35,6 +33,8 @@ from tutorial_lib.gradcon import (
     training_step,
 )
 from tutorial_lib.gradcon.side_by_side import Together
+from tutorial_lib.results.rows import Provenance, Row, make_row, read_rows
+from tutorial_lib.results.tables import markdown_table
 
 __all__ = ["EXPERIMENT", "RESULTS", "Plan", "run", "results", "table"]
 

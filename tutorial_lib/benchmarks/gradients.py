@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from tutorial_lib.benchmarks import memory, networks, peers
 from tutorial_lib.benchmarks.timing import interleaved
-from tutorial_lib.experiments.rows import Provenance, Row, make_row, read_rows
-from tutorial_lib.experiments.tables import markdown_table
 from tutorial_lib.gradients import alignment, contrast_squared_norms, introspective_features, squared_norms
+from tutorial_lib.results.rows import Provenance, Row, make_row, read_rows
+from tutorial_lib.results.tables import markdown_table
 
 EXPERIMENT = "gradients_benchmark"
 OURS = "one pass"

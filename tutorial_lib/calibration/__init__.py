@@ -1,7 +1,6 @@
 """Is a network right as often as it says? Bins, calibration errors, proper scores, temperature scaling (chapter 11)."""
 
 from tutorial_lib.calibration.bins import ReliabilityBins, reliability_bins
-from tutorial_lib.calibration.diagram import reliability_diagram
 from tutorial_lib.calibration.errors import (
     adaptive_ece,
     bootstrap_interval,
@@ -37,6 +36,5 @@ __all__ = [
     "mce",
     "negative_log_likelihood",
     "reliability_bins",
-    "reliability_diagram",
     "squared_ece",
 ]

@@ -23,13 +23,13 @@ import torch
 
 from tutorial_lib.data import DATASETS
 from tutorial_lib.detectors import Brightness, Complexity, ReconstructionError
-from tutorial_lib.experiments.experiment import Cell, CellResult, Experiment, Measurement
-from tutorial_lib.experiments.rows import RESULTS, Row, read_rows
-from tutorial_lib.experiments.tables import markdown_table, mean_and_spread
 from tutorial_lib.gradcon import one_class_split
 from tutorial_lib.gradients import squared_norms
 from tutorial_lib.metrics import auroc
 from tutorial_lib.models.plane import Plane
+from tutorial_lib.results.rows import RESULTS, Row, read_rows
+from tutorial_lib.results.tables import markdown_table, mean_and_spread
+from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
 
 __all__ = ["DIRECTIONS", "EXPERIMENT", "by_class", "mean_auroc", "mean_of", "seeds_by_class", "stored_rows"]
 

@@ -34,11 +34,11 @@ from tutorial_lib.calibration import (
 )
 from tutorial_lib.data.corruptions import LEVELS, corrupt, corruption_names
 from tutorial_lib.data.images import ImageSet
-from tutorial_lib.experiments.experiment import Cell, CellResult, Experiment, Measurement
-from tutorial_lib.experiments.published import read_published
-from tutorial_lib.experiments.rows import Row, select
-from tutorial_lib.experiments.tables import markdown_table, mean_and_spread
 from tutorial_lib.models.predict import predict_logits
+from tutorial_lib.results.published import read_published
+from tutorial_lib.results.rows import Row, select
+from tutorial_lib.results.tables import markdown_table, mean_and_spread
+from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
 from tutorial_lib.studies import Study, load_study
 
 __all__ = ["CORRUPTED", "EXPERIMENT", "NETWORKS", "SCALED", "errors_by_level", "from_stored"]
@@ -112,7 +112,7 @@ def from_stored(values: NDArray[np.uint16]) -> NDArray[np.float64]:
 
 
 def errors_by_level(rows: Sequence[Row], method: str) -> tuple[NDArray[np.float64], list[str]]:
-    """ECE of one method by corruption and level, mean over seeds, as `tutorial_lib.calibration.pictures` draws it.
+    """ECE of one method by corruption and level, mean over seeds, as `tutorial_lib.figures.calibration` draws it.
 
     Args:
         rows: of one study.

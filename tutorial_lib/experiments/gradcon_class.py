@@ -47,13 +47,13 @@ from tutorial_lib.detectors import (
     ReconstructionError,
 )
 from tutorial_lib.detectors.gradcon import BETA
-from tutorial_lib.experiments.experiment import Cell, CellResult, Experiment, Measurement
-from tutorial_lib.experiments.published import read_published
-from tutorial_lib.experiments.rows import RESULTS, Row, read_arrays, read_rows
-from tutorial_lib.experiments.tables import markdown_table, mean_and_spread
 from tutorial_lib.gradcon import ALPHA, AutoencoderConfig, TrainedAutoencoder, one_class_split, trained_autoencoder
 from tutorial_lib.gradcon.training import losses_of
 from tutorial_lib.metrics import auroc
+from tutorial_lib.results.published import read_published
+from tutorial_lib.results.rows import RESULTS, Row, read_arrays, read_rows
+from tutorial_lib.results.tables import markdown_table, mean_and_spread
+from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
 
 __all__ = [
     "EXPERIMENT",

@@ -24,17 +24,17 @@ from torch import Tensor, nn
 from tutorial_lib.data.images import ImageSet
 from tutorial_lib.detectors.gaussian import TiedGaussians
 from tutorial_lib.detectors.gradient_features import TINY
-from tutorial_lib.experiments.experiment import Cell, CellResult, Experiment, Measurement
-from tutorial_lib.experiments.rows import RESULTS, Row, read_arrays, read_rows, select
 from tutorial_lib.gradients import squared_norms
 from tutorial_lib.gradients.losses import logit_gradient
 from tutorial_lib.gradients.targets import target
 from tutorial_lib.metrics import auroc
 from tutorial_lib.models import build
 from tutorial_lib.models.predict import predict_features, predict_logits
+from tutorial_lib.results.rows import RESULTS, Row, read_arrays, read_rows, select
+from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
 from tutorial_lib.studies import Study, load_study
-from tutorial_lib.trained import recipe
-from tutorial_lib.training import accuracy, train_classifier
+from tutorial_lib.training.classifier import accuracy, train_classifier
+from tutorial_lib.training.trained import recipe
 
 __all__ = [
     "EXPERIMENT",

@@ -35,14 +35,14 @@ from tutorial_lib.data.registry import suggestion
 from tutorial_lib.detectors.base import Detector
 from tutorial_lib.detectors.second_stage import SecondStageDetector
 from tutorial_lib.detectors.tuned import Tuned
-from tutorial_lib.experiments.experiment import Cell, CellResult, Experiment, Measurement
 from tutorial_lib.experiments.open_set import open_set
-from tutorial_lib.experiments.published import read_published
-from tutorial_lib.experiments.rows import Row
-from tutorial_lib.experiments.shared_norms import shared_norms
-from tutorial_lib.experiments.tables import markdown_table, mean_and_spread
 from tutorial_lib.gradients.targets import n_ones
 from tutorial_lib.metrics import summary
+from tutorial_lib.results.published import read_published
+from tutorial_lib.results.rows import Row
+from tutorial_lib.results.tables import markdown_table, mean_and_spread
+from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
+from tutorial_lib.runs.shared_norms import shared_norms
 from tutorial_lib.studies import STUDIES, Study, load_study
 
 __all__ = ["EXPERIMENT", "HEADLINE", "METHODS", "OPEN_SET", "Method", "challenging_sides"]

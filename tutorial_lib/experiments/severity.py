@@ -31,19 +31,19 @@ from tutorial_lib.data import load_images
 from tutorial_lib.data.images import ImageSet, as_float
 from tutorial_lib.data.lesions import KINDS, Lesioned, paint_lesions
 from tutorial_lib.data.olives import BIOMARKERS, load_healthy_oct, load_olives
-from tutorial_lib.experiments.experiment import Cell, CellResult, Experiment, Measurement
-from tutorial_lib.experiments.rows import Row
-from tutorial_lib.experiments.tables import markdown_table, mean_and_spread
 from tutorial_lib.gradcon import AutoencoderConfig
 from tutorial_lib.metrics import auroc
 from tutorial_lib.models import Classifier, build
 from tutorial_lib.models.predict import predict_features, predict_probabilities
+from tutorial_lib.results.rows import Row
+from tutorial_lib.results.tables import markdown_table, mean_and_spread
+from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
 from tutorial_lib.severity.contrastive import ContrastiveConfig, train_contrastive
 from tutorial_lib.severity.healthy import MODELS, HealthyModel, control_scores, train_healthy
 from tutorial_lib.severity.labels import expected_companions, quantile_bins, spearman
 from tutorial_lib.severity.probe import linear_probe
 from tutorial_lib.studies import load_study
-from tutorial_lib.training import TrainingConfig, train_classifier
+from tutorial_lib.training.classifier import TrainingConfig, train_classifier
 
 __all__ = [
     "BINS",
@@ -418,7 +418,7 @@ def over_seeds(rows: Sequence[Row], method: str, condition: str, metric: str) ->
 def panels(
     rows: Sequence[Row], metric: str, conditions: Mapping[str, str], methods: Mapping[str, str]
 ) -> dict[str, dict[str, list[float]]]:
-    """Values of all seeds for each panel and method, as `tutorial_lib.severity.pictures.dots` draws them.
+    """Values of all seeds for each panel and method, as `tutorial_lib.figures.severity.dots` draws them.
 
     Args:
         rows: of one study.
@@ -442,7 +442,7 @@ def panels(
 def by_number_of_bins(
     rows: Sequence[Row], questions: Mapping[str, str]
 ) -> tuple[dict[str, dict[int, list[float]]], dict[str, dict[str, list[float]]], dict[int, float]]:
-    """AUROC of probes as `tutorial_lib.severity.pictures.by_bins` draws it.
+    """AUROC of probes as `tutorial_lib.figures.severity.by_bins` draws it.
 
     Args:
         rows: of one study.

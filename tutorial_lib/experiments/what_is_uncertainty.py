@@ -20,9 +20,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from tutorial_lib.experiments.experiment import Cell, CellResult, Experiment, Measurement
-from tutorial_lib.experiments.rows import RESULTS, Row, read_arrays
 from tutorial_lib.models.predict import predict_probabilities
+from tutorial_lib.results.rows import RESULTS, Row, read_arrays
+from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
 from tutorial_lib.studies import load_study
 from tutorial_lib.uncertainty.decomposition import decompose_regression
 from tutorial_lib.uncertainty.ensembles import train_regression_ensemble

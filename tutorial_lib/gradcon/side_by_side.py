@@ -20,7 +20,7 @@ from tutorial_lib.data.images import ImageSet, as_float
 from tutorial_lib.gradcon.constraint import GradientConstraint, decoder_weights
 from tutorial_lib.gradcon.training import AutoencoderConfig, AutoencoderHistory, pictures_for
 from tutorial_lib.models.autoencoder import Autoencoder
-from tutorial_lib.training import TrainingDiverged
+from tutorial_lib.training.classifier import TrainingDiverged
 
 __all__ = ["train_side_by_side"]
 

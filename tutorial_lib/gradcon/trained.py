@@ -15,13 +15,13 @@ from pathlib import Path
 
 import torch
 
-from tutorial_lib.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from tutorial_lib.data.files import cache_folder
 from tutorial_lib.data.images import ImageSet
 from tutorial_lib.gradcon.constraint import ALPHA, GradientConstraint
 from tutorial_lib.gradcon.training import AutoencoderConfig, AutoencoderHistory, train_autoencoder
 from tutorial_lib.models.autoencoder import Autoencoder, build_autoencoder
 from tutorial_lib.storage import locked
+from tutorial_lib.training.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 
 __all__ = ["TrainedAutoencoder", "trained_autoencoder"]
 

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from tutorial_lib.checkpoints import CheckpointError
 from tutorial_lib.data.images import ImageSet, as_float, check_images
 from tutorial_lib.gradcon.constraint import GradientConstraint, decoder_weights
 from tutorial_lib.models.autoencoder import Autoencoder
 from tutorial_lib.storage import write_atomically
-from tutorial_lib.training import TrainingDiverged
+from tutorial_lib.training.checkpoints import CheckpointError
+from tutorial_lib.training.classifier import TrainingDiverged
 
 __all__ = [
     "AutoencoderConfig",

@@ -1,0 +1,152 @@
+"""Result rows: a number is kept with what made it, and a killed run leaves no half file."""
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tutorial_lib.results import rows as module
+from tutorial_lib.results.rows import (
+    COLUMNS,
+    Provenance,
+    make_row,
+    provenance,
+    read_arrays,
+    read_rows,
+    select,
+    write_arrays,
+    write_rows,
+)
+
+HERE = Provenance("python -m something", "0123456789ab", "torch=2.6", "cpu: x86_64, 1 thread(s)")
+
+
+def row(**changes):
+    columns = {
+        "experiment": "calibration",
+        "study": "digits",
+        "method": "lenet",
+        "condition": "known",
+        "metric": "accuracy",
+        "value": 1 / 3,
+        "n": 3,
+    }
+    return make_row(HERE, **{**columns, **changes})
+
+
+def test_rows_come_back_as_they_were_written(tmp_path):
+    path = tmp_path / "folder" / "calibration.csv"
+    first = row(seed=4, seconds=1.5, challenging_data="other")
+    second = row(method='a, "quoted" name', value=np.float32(0.1))
+    write_rows(path, [first, second])
+    back = read_rows(path)
+    assert [r.key for r in back] == [first.key, second.key]
+    assert back[0].value == pytest.approx(first.value, rel=1e-8)
+    assert np.float32(back[1].value) == np.float32(0.1)
+    assert back[0] == replace(first, value=back[0].value)
+    with path.open(newline="") as file:
+        assert next(csv.reader(file)) == list(COLUMNS)
+    assert COLUMNS[:8] == ("experiment", "study", "method", "condition", "metric", "value", "seed", "n")
+    assert {"command", "commit", "versions", "device", "seconds"} < set(COLUMNS)
+
+
+def test_a_rerun_replaces_its_rows_and_keeps_the_others(tmp_path):
+    path = tmp_path / "r.csv"
+    write_rows(path, [row(condition="known"), row(condition="noise")])
+    write_rows(path, [row(condition="known", value=0.5), row(condition="haze")])
+    assert [(r.condition, round(r.value, 3)) for r in read_rows(path)] == [
+        ("known", 0.5),
+        ("noise", 0.333),
+        ("haze", 0.333),
+    ]
+
+
+def test_seeds_and_challenging_data_are_different_rows(tmp_path):
+    path = tmp_path / "r.csv"
+    write_rows(path, [row(seed=0), row(seed=1), row(challenging_data="same")])
+    assert len(read_rows(path)) == 3
+
+
+def test_a_failing_write_leaves_the_old_file_and_no_litter(tmp_path):
+    path = tmp_path / "r.csv"
+    write_rows(path, [row()])
+    before = path.read_bytes()
+    with pytest.raises(AttributeError):
+        write_rows(path, [row(value=0.9), "not a row"])
+    broken = row(value=0.9)
+    object.__setattr__(broken, "value", "not a number")  # fails while the temporary file is open
+    with pytest.raises(ValueError):
+        write_rows(path, [broken])
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["r.csv"]
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"value": float("nan")}, "NaN"),
+        ({"n": 0}, "at least one"),
+        ({"metric": " "}, "metric"),
+        ({"challenging_data": "some"}, "challenging_data"),
+    ],
+)
+def test_bad_rows_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        row(**changes)
+
+
+def test_a_missing_or_foreign_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="run the experiment 'calibration'"):
+        read_rows(tmp_path / "calibration.csv")
+    with pytest.raises(FileNotFoundError, match="run the experiment 'calibration'"):
+        read_arrays(tmp_path / "calibration.npz")
+    foreign = tmp_path / "foreign.csv"
+    foreign.write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="not a result file"):
+        read_rows(foreign)
+    damaged = tmp_path / "damaged.csv"
+    write_rows(damaged, [row()])
+    damaged.write_text(damaged.read_text().replace("0.333333333", "a third"))
+    with pytest.raises(ValueError, match="line 2"):
+        read_rows(damaged)
+
+
+def test_select_finds_rows_and_names_what_it_cannot_find():
+    rows = [row(condition="known"), row(condition="noise")]
+    assert select(rows, condition="noise") == rows[1:]
+    with pytest.raises(ValueError, match="no column"):
+        select(rows, conditions="noise")
+    with pytest.raises(ValueError, match="no result row"):
+        select(rows, condition="snow")
+
+
+def test_arrays_come_back_and_objects_are_refused(tmp_path):
+    path = tmp_path / "scores.npz"
+    write_arrays(path, {"known": np.arange(5, dtype=np.uint16), "svhn": np.eye(2)})
+    back = read_arrays(path)
+    assert back["known"].dtype == np.uint16
+    np.testing.assert_array_equal(back["svhn"], np.eye(2))
+    np.savez(path, known=np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match="allow_pickle"):
+        read_arrays(path)
+    with pytest.raises(ValueError, match="nothing to write"):
+        write_arrays(path, {})
+
+
+def test_provenance_names_versions_and_device():
+    made = provenance("python -m x", "cpu")
+    assert "torch=" in made.versions and "numpy=" in made.versions
+    assert made.device.startswith("cpu: ")
+    assert made.commit == "none" or len(made.commit.removesuffix("+changes")) == 12
+
+
+def test_an_installed_copy_inside_a_foreign_repository_has_no_commit(monkeypatch, tmp_path):
+    import subprocess
+
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    package = tmp_path / "tutorial_lib" / "experiments"
+    package.mkdir(parents=True)
+    (package / "rows.py").write_text("")
+    monkeypatch.setattr(module, "__file__", str(package / "rows.py"))
+    assert module._commit() == "none"

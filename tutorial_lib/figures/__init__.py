@@ -1,0 +1,1 @@
+"""Drawings of the chapters: one module per chapter, named as the chapter."""

@@ -1,0 +1,539 @@
+"""Pictures of detectors at work, as chapter 8 draws them.
+
+Every function takes numbers and returns a figure in the style of :mod:`tutorial_lib.plots`; what is known is blue, what
+is not is orange. Scores are larger for stranger images, so strangers belong on the right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import NullFormatter
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from tutorial_lib.data.images import ImageSet
+from tutorial_lib.metrics import auroc
+from tutorial_lib.plots import (
+    DIVERGING,
+    HATCHES,
+    KNOWN,
+    MODEL,
+    MUTED,
+    PALETTE,
+    UNKNOWN,
+    WIDTH,
+    image_grid,
+    label_line,
+)
+
+__all__ = [
+    "SHORT",
+    "Queue",
+    "auroc_table",
+    "barcodes",
+    "places",
+    "price",
+    "published",
+    "queue",
+    "queues",
+    "same_and_other",
+    "strangers",
+    "two_layers",
+]
+
+BARS = 24
+"""Bars of the histograms over a queue."""
+
+IN_PERSON = 13
+"""Images that are shown of a queue."""
+
+SHORT: Mapping[bool, Mapping[str, str]] = {
+    True: {
+        "msp": "confidence", "energy": "energy", "odin": "ODIN", "knn": "neighbours", "mahalanobis": "Mahalanobis",
+        "relative_mahalanobis": "relative Mahal.",
+        "gradient_sum_large": "sum of norms", "gradient_density": "density", "gradient_fusion": "fusion",
+    },
+    False: {
+        "mahalanobis_fe": "H, distances", "mahalanobis_p_fe": "H, dist. (P)", "purview": "H, gradients", "control_logits": "H, logits",
+        "control_penultimate": "H, features", "control_activations": "H, activations",
+    },
+}  # fmt: skip
+"""Short names for narrow tables, by name in result rows: of what has seen no stranger (True), and of what has."""
+
+PRINTED = {
+    "svhn": "SVHN",
+    "tiny_imagenet": "Tiny ImageNet",
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "notmnist": "notMNIST",
+    "cifar10": "CIFAR-10",
+}
+"""Image sets that have a name of their own."""
+
+Pair = tuple[ArrayLike, ArrayLike]
+"""Scores of known images (N,) and of strangers (M,), larger = stranger."""
+
+
+def strangers(images: Tensor, names: Sequence[str], probabilities: Tensor, classes: Sequence[str]) -> Figure:
+    """Images with their kind and the network's answer above them; the first is a known one.
+
+    Args:
+        images: (n, C, H, W), ``uint8`` or float in [0, 1].
+        names: n kinds.
+        probabilities: the network's answers (n, K).
+        classes: names of the K classes.
+    """
+    confidence, answers = (values.tolist() for values in probabilities.max(dim=1))
+    said = [f"“{classes[k]}”, {p:.1%}" for k, p in zip(answers, confidence, strict=True)]
+    titles = [f"{_words(name)}\n{words}" for name, words in zip(names, said, strict=True)]
+    return image_grid(images, titles, columns=3, colours=[KNOWN] + [UNKNOWN] * (len(images) - 1))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Known images and strangers in one queue
+
+
+def places(known: ArrayLike, strange: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where each image stands in one queue of both, 0 the least strange, 1 the strangest.
+
+    Both groups weigh the same, however many images they have, and images with equal scores share one place. Of two
+    scores that sort images alike, the places are the same.
+
+    Args:
+        known, strange: scores (N,) and (M,), larger = stranger.
+
+    >>> places([1.0, 2.0], [2.0, 9.0])
+    (array([0.125, 0.5  ]), array([0.5  , 0.875]))
+    """
+    scores = np.concatenate([np.asarray(known, dtype=np.float64), np.asarray(strange, dtype=np.float64)])
+    count = len(np.asarray(known))
+    weight = np.repeat([0.5 / count, 0.5 / (len(scores) - count)], [count, len(scores) - count])
+    _, group = np.unique(scores, return_inverse=True)
+    share = np.bincount(group, weights=weight)
+    place = (share.cumsum() - share / 2)[group]
+    return place[:count], place[count:]
+
+
+def caught(known: ArrayLike, strange: ArrayLike, accepted: float = 0.95) -> tuple[float, float]:
+    """The threshold that accepts this share of the known images, and the share of strangers above it."""
+    threshold = float(np.quantile(np.asarray(known, dtype=np.float64), accepted, method="inverted_cdf"))
+    return threshold, float((np.asarray(strange, dtype=np.float64) > threshold).mean())
+
+
+def queue(
+    known: tuple[ArrayLike, ImageSet], strange: tuple[ArrayLike, ImageSet], title: str, accepted: float = 0.95
+) -> Figure:
+    """Known images and strangers in one queue by one score: some of them in person, all of them as histograms.
+
+    Args:
+        known, strange: scores (N,), larger = stranger, and the images. The strangers go by the name of their set.
+        title: one sentence.
+        accepted: share of the known images that the threshold lets pass.
+    """
+    # Placed by hand: the picture stays still when a number grows, and is drawn in a third of the time.
+    figure = plt.figure(figsize=(WIDTH, 4.1), layout="none")
+    strip, axes = figure.add_axes((0.02, 0.735, 0.96, 0.145)), figure.add_axes((0.02, 0.075, 0.96, 0.635))
+    figure.text(0.02, 0.93, title, fontsize=13)
+    at = places(known[0], strange[0])
+    _in_person(strip, at, (known[1], strange[1]))
+    _histograms(axes, at)
+    threshold, share = caught(known[0], strange[0], accepted)
+    line = float(at[0][np.asarray(known[0]) <= threshold].max())
+    axes.axvspan(line, 1, color=MUTED, alpha=0.16, linewidth=0, zorder=0)
+    axes.axvline(line, color=MODEL, linewidth=1.2)
+    top = axes.get_ylim()[1]
+    label_line(axes, 0.02, 0.87 * top, f"{len(known[1])} known", KNOWN)
+    label_line(axes, 0.02, -0.87 * top, f"{len(strange[1])} {_words(strange[1].name)}", UNKNOWN)
+    for height, words in ((0.87, f"{accepted:.0%} accepted"), (-0.87, f"{share:.0%} caught")):
+        left = line > (0.5 if height > 0 else 0.8)  # of the line, as long as there is room
+        aside = line - 0.012 if left else line + 0.012
+        label_line(axes, aside, height * top, words, MODEL, ha="right" if left else "left")
+    _name_ends(axes, "← familiar", "strange →")
+    return figure
+
+
+class Queue:
+    """`queue` for every detector and every kind of stranger, made for :func:`tutorial_lib.explore.explore`.
+
+    Calling it with the name of a detector and that of a stranger gives a figure and the sentence that says what is to
+    be seen.
+
+    Args:
+        scores: for each detector, for each kind of stranger, the scores of the known images and of the strangers.
+        known: the known images.
+        strange: for each kind of stranger, its images.
+    """
+
+    def __init__(
+        self, scores: Mapping[str, Mapping[str, Pair]], known: ImageSet, strange: Mapping[str, ImageSet]
+    ) -> None:
+        self.scores, self.known, self.strange = scores, known, strange
+
+    def __call__(self, asked: str, stranger: str) -> tuple[Figure, str]:
+        known, strange = self.scores[asked][stranger]
+        found = auroc(known, strange)
+        title = f"{asked[0].upper()}{asked[1:]}: AUROC {found:.2f}"
+        picture = queue((known, self.known), (strange, self.strange[stranger]), title)
+        share = caught(known, strange)[1]
+        return picture, (
+            f"By {asked}, against {_words(stranger)}: AUROC {found:.2f}. With 95 % of the known images accepted, "
+            f"{share:.0%} of the strangers are caught."
+        )
+
+
+def queues(rows: Mapping[str, Pair], stranger: str) -> Figure:
+    """Histograms over the queue, one row a score: known images upwards, strangers downwards.
+
+    Args:
+        rows: for each title, the scores of the known images and of the strangers.
+        stranger: what to call the strangers.
+    """
+    figure, axes = plt.subplots(len(rows), 1, figsize=(WIDTH, 1.55 * len(rows) + 0.3), sharex=True, squeeze=False)
+    for axis, (title, (known, strange)) in zip(axes[:, 0], rows.items(), strict=True):
+        _histograms(axis, places(known, strange))
+        axis.set_title(f"{title}: AUROC {auroc(known, strange):.2f}", fontsize=12)
+        axis.set_xticks([])
+    top = axes[0, 0].get_ylim()[1]
+    label_line(axes[0, 0], 0.99, 0.8 * top, "known", KNOWN, ha="right")
+    label_line(axes[0, 0], 0.01, -0.8 * top, stranger, UNKNOWN)
+    _name_ends(axes[-1, 0], "← familiar", "strange →")
+    return figure
+
+
+def _histograms(axes: Axes, at: tuple[NDArray[np.float64], NDArray[np.float64]]) -> None:
+    """Known images upwards, strangers downwards; a bar that holds only one kind has full height."""
+    edges = np.linspace(0, 1, BARS + 1)
+    for place, colour, side in ((at[0], KNOWN, 1), (at[1], UNKNOWN, -1)):
+        share = np.histogram(place, edges)[0] / len(place) * BARS / 2
+        axes.bar(
+            edges[:-1], side * share.clip(max=1.25), 1 / BARS, align="edge", color=colour, hatch=HATCHES[colour],
+            edgecolor="white",
+        )  # fmt: skip
+    axes.axhline(0, color=MODEL, linewidth=1)
+    axes.set(xlim=(0, 1), ylim=(-1.55, 1.55), yticks=[])
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.tick_params(length=0)
+
+
+def _in_person(
+    axes: Axes, at: tuple[NDArray[np.float64], NDArray[np.float64]], images: tuple[ImageSet, ImageSet]
+) -> None:
+    """Images from evenly spaced places of the queue, each in a frame of its colour."""
+    place = np.concatenate(at)
+    for number, wanted in enumerate((np.arange(IN_PERSON) + 0.5) / IN_PERSON):
+        nearest = np.abs(place - wanted)
+        # among equals a different one each time, so that a long tie does not show one image again and again
+        candidates = np.flatnonzero(nearest <= nearest.min() + 1e-12)
+        chosen = int(candidates[(number * 7919) % len(candidates)])
+        strange = chosen >= len(at[0])
+        image = images[1].images[chosen - len(at[0])] if strange else images[0].images[chosen]
+        colour = UNKNOWN if strange else KNOWN
+        axes.imshow(
+            _pixels(image), cmap="gray", vmin=0, vmax=1, aspect="auto",
+            extent=(number + 0.08, number + 0.92, 0.08, 0.92),
+        )  # fmt: skip
+        axes.add_patch(
+            Rectangle((number + 0.06, 0.06), 0.88, 0.88, fill=False, edgecolor=colour, linewidth=3, linestyle="-")
+        )
+    axes.set(xlim=(0, IN_PERSON), ylim=(0, 1))
+    axes.axis("off")
+
+
+def _pixels(image: Tensor) -> NDArray[np.float64]:
+    """(H, W) or (H, W, 3) in [0, 1]."""
+    pixels = image.detach().cpu().numpy().astype(np.float64) / (1 if image.is_floating_point() else 255)
+    return pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What the gradients look like
+
+
+def barcodes(groups: Mapping[str, Tensor], known: str) -> Figure:
+    """Gradient norms of some images: one line an image, one column a parameter tensor, first layer to last.
+
+    Args:
+        groups: for each kind of image, how many standard deviations each log norm is from the mean of the known
+            images, (n, P).
+        known: name of the known kind.
+    """
+    figure, axes = plt.subplots(
+        len(groups), 1, figsize=(WIDTH, 0.66 * len(groups) + 1.0), sharex=True, squeeze=False,
+        height_ratios=[len(lines) for lines in groups.values()],
+    )  # fmt: skip
+    for axis, (name, lines) in zip(axes[:, 0], groups.items(), strict=True):
+        drawn = axis.imshow(lines.numpy(), aspect="auto", cmap=DIVERGING, vmin=-4, vmax=4)
+        colour = KNOWN if name == known else UNKNOWN
+        axis.set_ylabel(
+            _words(name).replace(" ", "\n", 1), rotation=0, ha="right", va="center", color=colour,
+            fontweight="bold", fontsize=11,
+        )  # fmt: skip
+        axis.set(xticks=[], yticks=[])
+        axis.tick_params(length=0)
+        for spine in axis.spines.values():
+            spine.set(visible=True, color=colour, linewidth=1.5)
+    last = lines.shape[1] - 1
+    _name_ends(axes[-1, 0], "first layer", "last layer", last)
+    bar = figure.colorbar(drawn, ax=axes, pad=0.02, aspect=30)
+    bar.set_ticks([-4, -2, 0, 2, 4], labels=["−4", "−2", "0", "2", "4"])
+    bar.set_label("standard deviations from the known", fontsize=11)
+    return figure
+
+
+def two_layers(known: Tensor, strange: Mapping[str, Tensor]) -> Figure:
+    """First and last layer's norms against each other: where known images lie, what a sum and a density make of it.
+
+    The ellipse is that of a Gaussian and holds 95 % of the known images; on the dashed line the sum of the two norms is
+    that of a typical known image.
+
+    Args:
+        known: natural logarithms of two squared norms (N, 2).
+        strange: the same for at most three kinds of strangers, each (M, 2).
+    """
+    figure, axes = plt.subplots(figsize=(WIDTH, 4.4))
+    powers = known.numpy() / np.log(10)
+    shades = (KNOWN, UNKNOWN, PALETTE[4], PALETTE[5])
+    for (name, points), colour, marker in zip({"known": known, **strange}.items(), shades, "o^sD", strict=False):
+        x, y = points.numpy().T / np.log(10)
+        axes.scatter(
+            x, y, s=14, color=colour, alpha=0.55, linewidth=0, marker=marker, rasterized=True, label=_words(name)
+        )  # fmt: skip
+    limits = axes.axis()
+    mean, covariance = powers.mean(0), np.cov(powers.T)
+    distance = np.einsum("ni,ij,nj->n", powers - mean, np.linalg.inv(covariance), powers - mean)
+    angle = np.linspace(0, 2 * np.pi, 200)
+    circle = np.quantile(distance, 0.95) ** 0.5 * np.stack([np.cos(angle), np.sin(angle)])
+    axes.plot(*(mean[:, None] + np.linalg.cholesky(covariance) @ circle), color=MODEL, linewidth=1.6)
+    total = float(np.median((10.0**powers).sum(1)))
+    across = np.linspace(limits[0], limits[1], 2000)
+    rest = total - 10.0**across
+    axes.plot(across[rest > 0], np.log10(rest[rest > 0]), color=MODEL, linewidth=1.6, linestyle="dashed")
+    axes.axis(limits)
+    for axis, name in ((axes.xaxis, "first layer"), (axes.yaxis, "last layer")):
+        axis.set_major_formatter(lambda power, _: f"$10^{{{power:g}}}$" if power == round(power) else "")
+        axis.set_label_text(f"squared norm, {name}")
+    axes.legend(
+        loc="upper center", bbox_to_anchor=(0.45, -0.16), ncols=4, columnspacing=1, handletextpad=0.2, markerscale=1.8
+    )
+    return figure
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# How good, how dear, how much of it is the supervision
+
+
+def auroc_table(blocks: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
+    """AUROC of many detectors and strangers as a table of colours, orange above one half and violet below.
+
+    The best of each column of a block is framed; the last column is the mean of the others.
+
+    Args:
+        blocks: for each title, for each detector, for each kind of stranger, its AUROC.
+    """
+    rows = [len(block) for block in blocks.values()]
+    strangers = list(next(iter(next(iter(blocks.values())).values())))
+    figure, axes = plt.subplots(
+        len(blocks), 1, figsize=(WIDTH, 0.32 * sum(rows) + 0.42 * len(blocks) + 1.1), height_ratios=rows, squeeze=False
+    )
+    for axis, (title, block) in zip(axes[:, 0], blocks.items(), strict=True):
+        cells = np.array(
+            [[*(row[name] for name in strangers), np.mean([row[name] for name in strangers])] for row in block.values()]
+        )
+        axis.imshow(cells, cmap=DIVERGING, vmin=0, vmax=1, aspect="auto")
+        best = cells.round(2).max(axis=0)
+        for (i, j), value in np.ndenumerate(cells):
+            text = f"{value:.2f}".removeprefix("0") if value < 0.995 else "1"
+            light = abs(value - 0.5) > 0.32
+            won = len(block) > 1 and round(value, 2) == best[j]
+            weight = "bold" if won else "normal"
+            axis.text(j, i, text, ha="center", va="center", fontweight=weight, color="white" if light else MODEL)
+            if won:
+                axis.add_patch(Rectangle((j - 0.46, i - 0.42), 0.92, 0.84, fill=False, edgecolor=MODEL, linewidth=1.8))
+        axis.axvline(len(strangers) - 0.5, color="white", linewidth=5, zorder=0.5)  # below the frames
+        axis.set(yticks=range(len(block)), yticklabels=list(block), xticks=[])
+        axis.set_title(title, fontsize=12, x=0)
+        axis.tick_params(length=0)
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+    axes[-1, 0].set_xticks(
+        range(len(strangers) + 1), [*(_words(name) for name in strangers), "mean"], rotation=40, ha="right",
+        rotation_mode="anchor",
+    )  # fmt: skip
+    return figure
+
+
+def same_and_other(
+    values: Mapping[str, Mapping[str, tuple[float, float]]], unsupervised: Mapping[str, float], title: str
+) -> Figure:
+    """What a second stage is worth on the kind of stranger it was fitted on, and on one that it was not.
+
+    Args:
+        values: for each detector, for each kind of stranger, its AUROC fitted on the same kind and fitted on all the
+            others.
+        unsupervised: for each kind of stranger, the AUROC of a detector that has seen none.
+        title: one sentence.
+    """
+    detectors, step = list(values), 0.72 / len(values)
+    figure, axes = plt.subplots(figsize=(WIDTH, 1.5 + 0.16 * (len(detectors) + 1.2) * len(unsupervised)))
+    colours = (MODEL, PALETTE[4], PALETTE[5], *PALETTE[2:4])
+    for row, (name, none) in enumerate(unsupervised.items()):
+        axes.plot([none, none], [row - 0.42, row + 0.42], color=MUTED, linewidth=3, zorder=0)
+        for number, (detector, colour, marker) in enumerate(zip(detectors, colours, "osD^v", strict=False)):
+            y = row + step * (number - (len(detectors) - 1) / 2)
+            same, other = values[detector][name]
+            axes.plot([same, other], [y, y], color=colour, linewidth=1.4)
+            axes.plot(
+                same,
+                y,
+                marker=marker,
+                color=colour,
+                markersize=7,
+                linestyle="none",
+                label=detector if row == 0 else None,
+            )
+            axes.plot(
+                other,
+                y,
+                marker=marker,
+                markeredgecolor=colour,
+                markerfacecolor="white",
+                markeredgewidth=1.6,
+                markersize=7,
+            )
+    low = min(*(min(pair) for each in values.values() for pair in each.values()), *unsupervised.values())
+    left = low - 0.06 * (1.01 - low)
+    axes.set(xlim=(left, 1.01 + 0.02 * (1.01 - low)), ylim=(len(unsupervised) - 0.45, -0.85), title=title)
+    label_line(axes, next(iter(unsupervised.values())), -0.62, "saw no stranger", MUTED, ha="right")
+    axes.set(yticks=range(len(unsupervised)), yticklabels=[_words(name) for name in unsupervised])
+    axes.set_xlabel("AUROC: filled, fitted on this set; hollow, on the others")
+    axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.38, -0.7 / figure.get_figheight()),
+        ncols=4,
+        columnspacing=1,
+        handletextpad=0.2,
+    )
+    return figure
+
+
+def price(values: Mapping[str, tuple[float, float]], supervised: Sequence[str], title: str) -> Figure:
+    """What each detector finds and what it takes: mean AUROC against time an image, both marked and named.
+
+    Args:
+        values: for each detector, its time (any unit, drawn as a multiple of the first one's) and its AUROC.
+        supervised: names of those that have learned from strangers; they are drawn hollow.
+        title: one sentence.
+    """
+    first = next(iter(values.values()))[0]
+    figure, axes = plt.subplots(figsize=(WIDTH, 4.2))
+    times = np.array([time / first for time, _ in values.values()])
+    found = np.array([quality for _, quality in values.values()])
+    reach = times.max() * 1.15
+    heights = _apart(found, 0.05 * max(found.max() - found.min(), 0.1) * 1.35)
+    for name, x, y, height in zip(values, times, found, heights, strict=True):
+        hollow = name in supervised
+        axes.plot(
+            x, y, marker="D" if hollow else "s", color=MODEL, markersize=8, linestyle="none",
+            markerfacecolor="white" if hollow else MODEL, markeredgewidth=1.6,
+        )  # fmt: skip
+        axes.plot([x * 1.07, reach * 1.05, reach * 1.2], [y, height, height], color=MUTED, linewidth=0.7, zorder=0)
+        label_line(axes, reach * 1.25, height, name, MODEL, fontweight="normal")
+    low, names_from = 0.75 * times.min(), 0.66  # of the width; the names stand right of it
+    axes.set(xscale="log", xlim=(low, low * (reach * 1.25 / low) ** (1 / names_from)), title=title)
+    spread = max(heights.max(), found.max()) - min(heights.min(), found.min())
+    axes.set_ylim(min(heights.min(), found.min()) - 0.06 * spread, max(heights.max(), found.max()) + 0.06 * spread)
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    steps = [step for step in (0.5, 1, 2, 5, 10, 20, 50, 100) if 0.75 * times.min() <= step <= reach]
+    axes.set_xticks(steps, [f"{step:g}" for step in steps])
+    axes.minorticks_off()
+    axes.spines["bottom"].set_bounds(axes.get_xlim()[0], reach)
+    axes.set_xlabel("time, multiple of the first", loc="left")
+    axes.set_ylabel("mean AUROC")
+    return figure
+
+
+def published(theirs: Sequence[Mapping[str, Any]], ours: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
+    """Published AUROC (hollow) and ours (filled), one panel a set of strangers, one row a detector.
+
+    Args:
+        theirs: published rows, see `tutorial_lib.results.published.read_published`; a set or a detector that ours
+            lack is left out.
+        ours: for each kind of challenging data (``"none"``, ``"same"``), for each detector, for each kind of stranger,
+            its AUROC.
+    """
+    panels: dict[str, dict[str, tuple[float, float]]] = {}
+    for row in theirs:
+        here = ours.get(row["challenging_data"], {}).get(row["method"], {})
+        if row["condition"] in here:
+            name = {**SHORT[True], **SHORT[False], "odin_tuned": "ODIN, tuned"}.get(row["method"], row["method"])
+            panels.setdefault(row["condition"], {})[f"{name} ({row['challenging_data']})"] = (
+                row["value"],
+                here[row["condition"]],
+            )
+    if not panels:
+        raise ValueError("no published row has a counterpart in ours")
+    figure, axes = plt.subplots(
+        1,
+        len(panels),
+        figsize=(WIDTH, 1.3 + 0.42 * max(map(len, panels.values()))),
+        sharey=True,
+        sharex=True,
+        squeeze=False,
+    )
+    for axis, (title, rows) in zip(axes[0], panels.items(), strict=True):
+        for number, (published, found) in enumerate(rows.values()):
+            axis.plot([published, found], [number, number], color=MUTED, linewidth=1.4)
+            axis.plot(
+                published,
+                number,
+                "o",
+                mfc="white",
+                mec=MODEL,
+                mew=1.6,
+                ms=9,
+                label="published" if number == 0 else None,
+            )
+            axis.plot(found, number, "s", color=MODEL, ms=7, label="ours" if number == 0 else None)
+        axis.set(title=f"against {_words(title)}", ylim=(len(rows) - 0.5, -0.5), xlabel="AUROC")
+        axis.set(yticks=range(len(rows)), yticklabels=list(rows))
+        axis.tick_params(axis="y", length=0)
+        axis.grid(axis="x", color="#dddddd", linewidth=0.8)
+        axis.set_axisbelow(True)
+    axes[0, 0].legend(
+        loc="upper center", bbox_to_anchor=(0.3, -0.72 / figure.get_figheight()), ncols=2, columnspacing=1.2
+    )
+    return figure
+
+
+def _apart(heights: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
+    """Heights of labels, moved until no two are closer than ``gap``, in the same order."""
+    order = np.argsort(heights, kind="stable")
+    placed = heights[order].astype(np.float64)
+    for _ in range(500):
+        overlap = np.clip(gap - np.diff(placed), 0, None) / 2
+        if not overlap.any():
+            break
+        placed[:-1] -= overlap
+        placed[1:] += overlap
+    moved = np.empty_like(placed)
+    moved[order] = placed
+    return moved
+
+
+def _name_ends(axes: Axes, first: str, last: str, at: float = 1) -> None:
+    """Words at both ends of the horizontal axis, inside the picture."""
+    axes.set_xticks([0, at], [first, last])
+    for label, side in zip(axes.get_xticklabels(), ("left", "right"), strict=True):
+        label.set(horizontalalignment=side)
+
+
+def _words(name: str) -> str:
+    """The name of an image set, for readers."""
+    return PRINTED.get(name, name.replace("_", " "))

@@ -1,0 +1,1 @@
+"""Rows of results: one number each with what made it; tables, and the published numbers beside them."""

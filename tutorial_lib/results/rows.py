@@ -1,0 +1,248 @@
+"""Result rows: every number of the book with what made it.
+
+A result is one row of a small CSV file: which experiment, on which study, by which method, under which condition, the
+metric and its value, and then the seed, the number of samples, the command, the commit, the versions and the device
+that produced it. Arrays that a figure needs whole (one score an image, say) go into an ``.npz`` file beside it.
+
+Both files are written to a temporary name and then renamed, so a killed run leaves the old file or the new one, never
+half of either.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tutorial_lib.storage import replacing
+
+RESULTS = Path(__file__).resolve().parents[1] / "experiments" / "results"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made a number: the last columns of a row. Build it with :func:`provenance`."""
+
+    command: str
+    commit: str
+    versions: str
+    device: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured number.
+
+    Args:
+        experiment: name of the experiment, the same as its module and its chapter, e.g. ``"calibration"``.
+        study: name of the study, e.g. ``"cifar10"``.
+        method: what was measured, e.g. ``"resnet20"`` or ``"resnet20 + temperature"``.
+        condition: what it met, e.g. ``"known"``, ``"svhn"`` or ``"haze/3"``.
+        metric: e.g. ``"accuracy"``; fractions are in [0, 1], not percent.
+        value: the number; NaN is refused, since an undefined value is no result.
+        seed: seed of the run; -1 for an aggregate over seeds.
+        n: number of samples behind the value.
+        challenging_data: unusual data that the method saw while it was fitted: ``"none"``, ``"other"`` or ``"same"``.
+        seconds: wall-clock time that the run took (compare only within one device).
+    """
+
+    experiment: str
+    study: str
+    method: str
+    condition: str
+    metric: str
+    value: float
+    seed: int
+    n: int
+    command: str
+    commit: str
+    versions: str
+    device: str
+    seconds: float
+    challenging_data: str = "none"
+
+    def __post_init__(self) -> None:
+        for name in ("experiment", "study", "method", "condition", "metric"):
+            if not getattr(self, name).strip():
+                raise ValueError(f"a result row needs a non-empty {name}")
+        if math.isnan(self.value):
+            raise ValueError(f"{self.label} is NaN: an undefined value is not a result, leave the row out")
+        if self.n < 1:
+            raise ValueError(f"{self.label} stands on n = {self.n} samples, a result needs at least one")
+        if self.challenging_data not in CHALLENGING_DATA:
+            raise ValueError(f"challenging_data must be one of {CHALLENGING_DATA}, got {self.challenging_data!r}")
+
+    @property
+    def key(self) -> tuple[str, str, str, str, str, int, str]:
+        """What a row is about. A file holds one row a key."""
+        return (
+            self.experiment,
+            self.study,
+            self.method,
+            self.condition,
+            self.metric,
+            self.seed,
+            self.challenging_data,
+        )
+
+    @property
+    def label(self) -> str:
+        return f"{self.experiment}/{self.study}/{self.method}/{self.condition}/{self.metric}"
+
+
+CHALLENGING_DATA = ("none", "other", "same")
+COLUMNS = tuple(field.name for field in fields(Row))
+_KINDS = {"value": float, "seconds": float, "seed": int, "n": int}  # the others are text
+
+
+def provenance(command: str, device: torch.device | str = "cpu") -> Provenance:
+    """Describe this run: the command as a reader would type it, the commit, the versions and the device."""
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    try:
+        versions["tutorial_lib"] = metadata.version("tutorial_lib")
+    except metadata.PackageNotFoundError:  # imported from a checkout that was never installed
+        pass
+    return Provenance(command, _commit(), " ".join(f"{k}={v}" for k, v in versions.items()), _describe(device))
+
+
+def make_row(
+    source: Provenance,
+    *,
+    experiment: str,
+    study: str,
+    method: str,
+    condition: str,
+    metric: str,
+    value: float,
+    n: int,
+    seed: int = 0,
+    seconds: float = 0.0,
+    challenging_data: str = "none",
+) -> Row:
+    """A :class:`Row` with the columns of ``source`` filled in."""
+    return Row(
+        experiment=experiment,
+        study=study,
+        method=method,
+        condition=condition,
+        metric=metric,
+        value=float(value),
+        seed=int(seed),
+        n=int(n),
+        seconds=float(seconds),
+        challenging_data=challenging_data,
+        **asdict(source),
+    )
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """Read a result file.
+
+    Raises:
+        FileNotFoundError: the experiment has not been run.
+        ValueError: the columns are not those of a result file, or a value does not parse.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no results at {path}; run the experiment '{path.stem}' to make them")
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise ValueError(f"{path} is not a result file: columns {reader.fieldnames}, expected {list(COLUMNS)}")
+        rows = []
+        for line in reader:
+            try:
+                made_of: dict[str, Any] = {name: kind(line[name]) for name, kind in _KINDS.items()}
+                rows.append(Row(**{**line, **made_of}))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+    return rows
+
+
+def write_rows(path: str | Path, rows: Iterable[Row]) -> list[Row]:
+    """Merge rows into a result file and return all that the file now holds.
+
+    A row whose :attr:`Row.key` the file already has takes the old one's place; other rows stay. The order of the file
+    is that in which keys first came, so that a re-run changes only the lines that changed.
+    """
+    path = Path(path)
+    merged = {row.key: row for row in (read_rows(path) if path.exists() else [])}
+    for row in rows:
+        merged[row.key] = row
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for row in merged.values():
+            # Nine digits keep a float32 exactly and spare the diff the noise of float64.
+            writer.writerow({**asdict(row), "value": f"{row.value:.9g}", "seconds": f"{row.seconds:.4g}"})
+    return list(merged.values())
+
+
+def select(rows: Sequence[Row], **columns: object) -> list[Row]:
+    """Rows whose columns have the given values, e.g. ``select(rows, study="cifar10", metric="accuracy")``.
+
+    Raises:
+        ValueError: a column has no such name, or no row is left.
+    """
+    unknown = sorted(set(columns) - set(COLUMNS))
+    if unknown:
+        raise ValueError(f"result rows have no column {unknown}; columns are {list(COLUMNS)}")
+    found = [row for row in rows if all(getattr(row, name) == value for name, value in columns.items())]
+    if not found:
+        raise ValueError(f"no result row with {columns}")
+    return found
+
+
+def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write named arrays as a compressed ``.npz``, whole or not at all."""
+    if not arrays:
+        raise ValueError(f"nothing to write to {path}")
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **dict[str, Any](arrays))
+
+
+def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """Read what :func:`write_arrays` wrote. Pickled objects are refused.
+
+    Raises:
+        FileNotFoundError: the experiment has not been run.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no results at {path}; run the experiment '{path.stem}' to make them")
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def _commit() -> str:
+    """Commit of the checkout this file belongs to, ``+changes`` if the library differs from it, else ``"none"``."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(package), *arguments], capture_output=True, text=True, check=True, timeout=30
+        ).stdout.strip()
+
+    package = Path(__file__).resolve().parents[1]
+    try:
+        # An installed copy may lie inside somebody else's repository; only a tracked file proves that this one is ours.
+        git("ls-files", "--error-unmatch", str(Path(__file__).resolve()))
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "*.py")
+        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return "none"
+
+
+def _describe(device: torch.device | str) -> str:
+    device = torch.device(device)
+    if device.type == "cuda":
+        return f"cuda: {torch.cuda.get_device_name(device)}"
+    return f"{device.type}: {platform.machine()}, {torch.get_num_threads()} thread(s)"

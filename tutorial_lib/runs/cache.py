@@ -1,0 +1,65 @@
+"""What several cells need is computed once: logits, features, gradient norms.
+
+The cache is content-addressed: a file's name is a hash of the request and of the library's source that answers it.
+Another process that asks for the same thing meanwhile waits for it, and a kill leaves no half file.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tutorial_lib.data.files import cache_folder
+from tutorial_lib.results.rows import read_arrays, write_arrays
+from tutorial_lib.storage import locked
+
+_ANSWERING = ("data", "models", "gradients", "studies.py", "training")  # what features depend on
+
+
+def cached_arrays(
+    kind: str, request: Mapping[str, Any], compute: Callable[[], Mapping[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """The arrays that ``compute()`` returns, from the cache if the same request was answered before.
+
+    Args:
+        kind: folder of the cache, and part of the request.
+        request: JSON values that decide the answer: study, network, seed, images, label.
+        compute: makes the answer.
+
+    A file that cannot be read is only a cache: it is made again.
+    """
+    key = hashlib.sha256(json.dumps([kind, dict(request), _source()], sort_keys=True).encode()).hexdigest()[:16]
+    path = cache_folder() / "features" / kind / f"{key}.npz"
+    found = _read(path)
+    if found is None:
+        with locked(path.with_suffix(".lock")):
+            found = _read(path)  # it may have come while this process waited
+            if found is None:
+                found = dict(compute())
+                write_arrays(path, found)
+    return found
+
+
+def _read(path: Path) -> dict[str, np.ndarray] | None:
+    try:
+        return read_arrays(path)
+    except (FileNotFoundError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+@functools.cache
+def _source() -> str:
+    """Hash of the source that features depend on."""
+    library = Path(__file__).resolve().parents[1]
+    content = hashlib.sha256()
+    for name in _ANSWERING:
+        for file in sorted((library / name).rglob("*.py")) if (library / name).is_dir() else [library / name]:
+            content.update(file.relative_to(library).as_posix().encode() + file.read_bytes())
+    return content.hexdigest()

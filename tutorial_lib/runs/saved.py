@@ -1,0 +1,54 @@
+"""Results that come with the library: rows in one CSV file an experiment, per-sample arrays in one ``.npz`` a study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tutorial_lib.results.rows import RESULTS, write_arrays, write_rows
+from tutorial_lib.runs.experiment import Cell, Experiment
+from tutorial_lib.runs.store import CellStore
+
+
+def save(experiment: Experiment, cells: Sequence[Cell], store: CellStore, folder: Path = RESULTS) -> list[Path]:
+    """Write the rows of computed cells, and the arrays of the first seed, into result files; returns the files.
+
+    Arrays are named ``LABEL/NAME``, where LABEL is the cell's settings joined by ``/``. Scores are kept in half
+    precision where that leaves their order as it is, so that a figure can be drawn and a clone stays small.
+    """
+    rows = [row for cell in cells for row in store.read(cell)[0]]
+    files = [folder / f"{experiment.name}.csv"]
+    write_rows(files[0], rows)
+    first = min(cell.seed for cell in cells)
+    arrays = {
+        "/".join([*(str(value) for value in cell.settings.values()), name]): _small(array)
+        for cell in cells
+        if cell.seed == first
+        for name, array in store.read(cell)[1].items()
+    }
+    if arrays:
+        files.append(folder / f"{experiment.name}_{cells[0].study}.npz")
+        write_arrays(files[1], arrays)
+    return files
+
+
+MORE_TIES = 1e-3
+"""Largest share of pairs of values that half precision may make equal: an AUROC then changes by no more than that."""
+
+
+def _small(array: np.ndarray) -> np.ndarray:
+    """Half precision where that leaves the order as it is; confidences near 1, say, need more."""
+    if array.dtype.kind != "f":
+        return array
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16)
+    fine = np.isfinite(half).all() and _ties(half) - _ties(array) < MORE_TIES
+    return half if fine else array.astype(np.float32)
+
+
+def _ties(array: np.ndarray) -> float:
+    """Share of pairs of values, each with itself among them, that are equal."""
+    counts = np.unique(array, return_counts=True)[1]
+    return float(np.square(counts / max(1, array.size)).sum())

@@ -1,0 +1,102 @@
+"""Where results wait: one file a cell, written once and whole.
+
+``FOLDER/EXPERIMENT/STUDY/KEY.npz`` holds a cell's rows (as JSON) and its arrays in one file, so that there is no moment
+at which one is there without the other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from tutorial_lib.data.files import cache_folder
+from tutorial_lib.results.rows import Row
+from tutorial_lib.runs.experiment import Cell
+from tutorial_lib.storage import replacing
+
+_RECORD = "record.json"  # beside the arrays; no array can have this name
+
+
+class DamagedCell(RuntimeError):
+    """A cell file cannot be read, or is not what its name says."""
+
+
+def results_folder() -> Path:
+    """``TUTORIAL_RESULTS``, default ``results`` in the cache folder: absolute, not necessarily there."""
+    chosen = os.environ.get("TUTORIAL_RESULTS")
+    return Path(chosen).expanduser().absolute() if chosen else cache_folder() / "results"
+
+
+class CellStore:
+    """The cells that have been computed.
+
+    Args:
+        folder: where the files lie; `results_folder` when left out.
+    """
+
+    def __init__(self, folder: Path | str | None = None) -> None:
+        self.folder = results_folder() if folder is None else Path(folder).expanduser().absolute()
+
+    def path(self, cell: Cell) -> Path:
+        return self.folder / cell.experiment / cell.study / f"{cell.key}.npz"
+
+    def lock_path(self, cell: Cell) -> Path:
+        return self.path(cell).with_suffix(".lock")
+
+    def __contains__(self, cell: Cell) -> bool:
+        return self.path(cell).exists()
+
+    def write(self, cell: Cell, rows: Sequence[Row], arrays: dict[str, np.ndarray]) -> None:
+        """Store a cell. An existing one is replaced in one step."""
+        if _RECORD in arrays:
+            raise ValueError(f"an array cannot be named {_RECORD!r}")
+        record = {"cell": cell.as_json(), "rows": [asdict(row) for row in rows]}
+        with replacing(self.path(cell)) as temporary, temporary.open("wb") as file:
+            text = np.frombuffer(json.dumps(record).encode(), dtype=np.uint8)
+            np.savez_compressed(file, **{_RECORD: text}, **arrays)
+
+    def read(self, cell: Cell) -> tuple[list[Row], dict[str, np.ndarray]]:
+        """A cell's rows and arrays.
+
+        Raises:
+            FileNotFoundError: the cell has not been computed.
+            DamagedCell: its file is broken or belongs to another cell.
+        """
+        found, rows, arrays = self._open(self.path(cell))
+        if found != cell.as_json():
+            raise DamagedCell(f"{self.path(cell)} holds another cell than its name says; delete it and run again")
+        return rows, arrays
+
+    def rows(self, experiment: str, study: str | None = None) -> Iterator[Row | DamagedCell]:
+        """Rows of every stored cell of an experiment, by file name; for a damaged one, what is wrong with it."""
+        for path in sorted((self.folder / experiment).glob(f"{study or '*'}/*.npz")):
+            try:
+                yield from self._open(path)[1]
+            except DamagedCell as error:
+                yield error
+
+    def set_aside(self, cell: Cell) -> Path:
+        """Move a damaged file out of the way, so that the cell can be computed again; returns its new place."""
+        aside = self.path(cell).with_suffix(f".damaged{time.time_ns()}")
+        self.path(cell).replace(aside)
+        return aside
+
+    def _open(self, path: Path) -> tuple[dict[str, object], list[Row], dict[str, np.ndarray]]:
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            record = json.loads(arrays.pop(_RECORD).tobytes())
+            return record["cell"], [Row(**columns) for columns in record["rows"]], arrays
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise DamagedCell(
+                f"{path} is damaged ({type(error).__name__}: {error}); delete it and run again"
+            ) from error

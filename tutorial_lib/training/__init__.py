@@ -1,0 +1,1 @@
+"""Training: one loop, checkpoints, and trained networks by key."""

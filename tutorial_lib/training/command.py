@@ -1,0 +1,45 @@
+"""``python -m tutorial_lib train``: train a study's classifier, or go on with it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+__all__ = ["register"]
+
+
+def register(subparsers: Any) -> None:
+    """Add the command ``train``."""
+    command = subparsers.add_parser(
+        "train",
+        help="train a study's classifier and keep it",
+        description="Train a classifier and keep it in the cache, where every chapter and experiment finds it. "
+        "Stop it when you like; the same command goes on.",
+    )
+    command.add_argument("study", help="digits, mnist, cifar10, svhn")
+    command.add_argument("--network", help="lenet, resnet20, resnet18, ... (default: the study's own)")
+    command.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (default 0)")
+    command.add_argument("--ship", action="store_true", help="put it among the weights that come with the library, too")
+    command.set_defaults(run=run, error=command.error)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what ``python -m tutorial_lib train`` was asked to."""
+    from tutorial_lib.studies import load_study
+    from tutorial_lib.training.classifier import accuracy
+    from tutorial_lib.training.trained import ship, shipped_file
+
+    try:
+        study = load_study(arguments.study)
+        network = arguments.network or study.network
+        model = study.classifier(network, arguments.seed, progress=True)
+    except ValueError as error:
+        arguments.error(str(error))
+    print(f"{network} on {study.name}, seed {arguments.seed}: test accuracy {accuracy(model, study.test):.4f}")
+    if arguments.ship:
+        shipped = shipped_file(study, network, arguments.seed)
+        if shipped.exists():
+            arguments.error(f"{shipped} is there already; delete it to ship another")
+        command = f"python -m tutorial_lib train {study.name} --network {network} --seed {arguments.seed} --ship"
+        print(f"wrote {ship(study, network, arguments.seed, command)}")
+    return 0
