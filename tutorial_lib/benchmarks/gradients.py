@@ -14,17 +14,16 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from tutorial_lib.benchmarks import memory, networks, peers
 from tutorial_lib.benchmarks.timing import interleaved
+from tutorial_lib.benchmarks.ways import OURS, PLAIN, ways
 from tutorial_lib.gradients import alignment, contrast_squared_norms, introspective_features, squared_norms
 from tutorial_lib.results.rows import Provenance, Row, make_row, read_rows
 from tutorial_lib.results.tables import markdown_table
 
 EXPERIMENT = "gradients_benchmark"
-OURS = "one pass"
-PLAIN = "plain step"
 RESULTS = Path(__file__).parent / "results"
 DEEP = "densenet_bc_100_12"
 """A hundred layers of twelve channels: measured, but not in every table, or the benchmark would take an hour."""
@@ -52,23 +51,6 @@ class Plan:
     def quick(cls) -> Plan:
         """A minute or two on two cores."""
         return cls(("resnet20", "small_cnn"), (1, 8), (10,), (8,), seconds=2.0, memory=False)
-
-
-def ways(model: nn.Module, names: Iterable[str]) -> dict[str, Callable[[Tensor], object]]:
-    """The named ways to squared norms for the all-ones label, ready for the model; those that cannot be had are left out."""
-    ready: dict[str, Callable[[Tensor], object]] = {}
-    for name in names:
-        if name == OURS:
-            ready[name] = lambda x: squared_norms(model, x)
-        elif name == PLAIN:
-            ready[name] = lambda x: peers.plain_step(model, x, peers.all_ones)
-        else:
-            try:
-                way = peers.PEERS[name](model)
-            except ImportError:
-                continue
-            ready[name] = lambda x, way=way: way(model, x, peers.all_ones)
-    return ready
 
 
 def run(plan: Plan, source: Provenance, device: torch.device, say: Callable[[str], None]) -> Iterator[Row]:

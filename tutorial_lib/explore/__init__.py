@@ -4,7 +4,8 @@
 digit and see what a network makes of it. Both leave a picture that needs neither Python nor a network in the page.
 """
 
+from tutorial_lib.explore.control import Control
 from tutorial_lib.explore.digit_pad import DigitPad, draw_digit
-from tutorial_lib.explore.explorable import Control, Explorable, explore
+from tutorial_lib.explore.explorable import Explorable, explore
 
 __all__ = ["Control", "DigitPad", "Explorable", "draw_digit", "explore"]

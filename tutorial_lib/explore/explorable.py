@@ -4,63 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
+from tutorial_lib.explore.control import Control, start_index
 from tutorial_lib.explore.frames import Frame, render
 from tutorial_lib.explore.live import live_face, somebody_is_there
 from tutorial_lib.explore.page import static_face
 
 LARGEST = 1_500_000
 """Bytes that one explorable may add to a page; the page as a whole stays under two megabytes."""
-
-
-@dataclass(frozen=True)
-class Control:
-    """One slider.
-
-    Args:
-        values: at least two values, in the order of the slider: numbers or words.
-        start: the value shown first; it must be one of ``values`` (numbers: the nearest is taken). None: the middle.
-        label: words beside the slider; None: the name of the argument.
-        format: how a number is written, as in :meth:`str.format`; None: three significant digits.
-    """
-
-    values: Sequence[Any]
-    start: Any = None
-    label: str | None = None
-    format: str | None = None
-    texts: tuple[str, ...] = field(init=False)
-    first: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        # .item(): a drawing function should meet Python's numbers, not NumPy's
-        values = [value.item() if isinstance(value, np.generic) else value for value in self.values]
-        if len(values) < 2:
-            raise ValueError(f"a slider needs at least two values, got {len(values)}")
-        object.__setattr__(self, "values", tuple(values))
-        object.__setattr__(self, "texts", tuple(self.write(value) for value in values))
-        object.__setattr__(self, "first", self._first())
-
-    def write(self, value: Any) -> str:
-        """The words for one value."""
-        if isinstance(value, str):
-            return value
-        return (self.format or ("{}" if isinstance(value, (int, bool)) else "{:.3g}")).format(value)
-
-    def _first(self) -> int:
-        if self.start is None:
-            return len(self.values) // 2
-        if self.start in self.values:
-            return self.values.index(self.start)
-        if isinstance(self.start, str) or isinstance(self.values[0], str):
-            raise ValueError(f"start {self.start!r} is not among the values {list(self.values)}")
-        low, high = min(self.values), max(self.values)
-        if not low <= self.start <= high:
-            raise ValueError(f"start {self.start!r} lies outside the values, {low} to {high}")
-        return int(np.abs(np.asarray(self.values, dtype=float) - self.start).argmin())
 
 
 class Explorable:
@@ -98,10 +50,10 @@ class Explorable:
 
     def widget(self) -> Any:
         """The picture for a kernel: ipywidgets, with steps between the values of the page."""
-        return live_face(self)
+        return live_face(self.controls, self.frames, self.frame)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        sentence = self.frames[_start_index(self.controls)].sentence
+        sentence = self.frames[start_index(self.controls)].sentence
         bundle: dict[str, Any] = {"text/plain": f"Explorable picture: {sentence}", "text/html": self._page}
         if somebody_is_there():
             bundle.update(self.widget()._repr_mimebundle_())
@@ -140,10 +92,3 @@ def explore(draw: Callable[..., Any], /, *, dpi: float = 120, **controls: Contro
         raise ValueError(f"a picture takes one or two controls, got {len(controls)}: {sorted(controls)}")
     made = {name: given if isinstance(given, Control) else Control(given) for name, given in controls.items()}
     return Explorable(draw, made, dpi)
-
-
-def _start_index(controls: dict[str, Control]) -> int:
-    index = 0
-    for control in controls.values():
-        index = index * len(control.values) + control.first
-    return index

@@ -7,12 +7,12 @@ import itertools
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+from tutorial_lib.explore.control import Control
+from tutorial_lib.explore.frames import Frame
 from tutorial_lib.explore.page import data_uri
-
-if TYPE_CHECKING:
-    from tutorial_lib.explore.explorable import Control, Explorable
 
 BETWEEN = 4
 """Steps of the live slider for each step of the page's slider, where values are real numbers."""
@@ -43,16 +43,21 @@ def somebody_is_there() -> bool:
     return wish == "live" or "google.colab" in sys.modules or bool(getattr(kernel, "_allow_stdin", False))
 
 
-def live_face(explorable: Explorable) -> Any:
-    """ipywidgets of an explorable: a slider a control, the picture above, steps in between the page's values."""
+def live_face(controls: Mapping[str, Control], frames: Sequence[Frame], draw: Callable[..., Frame]) -> Any:
+    """ipywidgets of an explorable: a slider per control, the picture above, steps in between the page's values.
+
+    Args:
+        controls: the sliders by name.
+        frames: those of the page, one for each combination of values, the last control fastest.
+        draw: makes the frame for one value of each control, in order.
+    """
     import ipywidgets
 
-    controls = list(explorable.controls.values())
-    ladders = [finer(control) for control in controls]
-    combinations = itertools.product(*(control.values for control in controls))
-    drawn = dict(zip(combinations, explorable.frames, strict=True))
+    ladders = [finer(control) for control in controls.values()]
+    combinations = itertools.product(*(control.values for control in controls.values()))
+    drawn = dict(zip(combinations, frames, strict=True))
     started = time.perf_counter()
-    explorable.frame(*(control.values[control.first] for control in controls))
+    draw(*(control.values[control.first] for control in controls.values()))
     prompt = time.perf_counter() - started < PROMPT
 
     picture = ipywidgets.HTML()
@@ -65,13 +70,13 @@ def live_face(explorable: Explorable) -> Any:
             style={"description_width": "initial"},
             layout={"width": "min(100%, 30rem)"},
         )
-        for (name, control), ladder in zip(explorable.controls.items(), ladders, strict=True)
+        for (name, control), ladder in zip(controls.items(), ladders, strict=True)
     ]
 
     def show(_: Any = None) -> None:
         values = tuple(slider.value for slider in sliders)
         if values not in drawn:
-            drawn[values] = explorable.frame(*values)
+            drawn[values] = draw(*values)
         frame, sentence = drawn[values], html.escape(drawn[values].sentence)
         picture.value = (
             f'<img alt="{sentence}" src="{data_uri(frame.png)}" style="width:46rem;max-width:100%;background:#fff">'

@@ -9,11 +9,10 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from tutorial_lib.explore.explorable import Control
-    from tutorial_lib.explore.frames import Frame
+from tutorial_lib.explore.control import Control, start_index
+from tutorial_lib.explore.frames import Frame
 
 _numbers = itertools.count(1)
 
@@ -43,9 +42,7 @@ def static_face(frames: Sequence[Frame], controls: Mapping[str, Control]) -> str
 
     The sliders stay hidden until the script runs, so that a reader without scripts meets a figure, not a dead control.
     """
-    shown = 0
-    for control in controls.values():
-        shown = shown * len(control.values) + control.first
+    shown = start_index(controls)
     first = frames[shown]
     # the first frame is in the page already, as the image itself
     pictures = ["" if number == shown else base64.b64encode(frame.png).decode() for number, frame in enumerate(frames)]
