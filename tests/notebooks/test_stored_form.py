@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
-import statistics
 import sys
+import tomllib
 from pathlib import Path
 
+import code_rules
 import nbformat
 import notebook_cells
 import pytest
@@ -16,6 +17,19 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PICTURE = re.compile(r"plt\.show\(|image_grid\(|explore\(|draw_digit\(")
+
+#: What the chapters written before the rules of code still break. An entry goes when its chapter is rewritten.
+_OLD = {
+    *("01_what_is_uncertainty", "04_gradients_as_features", "05_anomaly_detection", "06_gradcon", "07_severity"),
+    *("08_out_of_distribution", "11_calibration"),
+}
+NOT_YET = {
+    "lines_fit_the_page": _OLD,
+    "cells_fit_a_screen": set(),
+    "one_comprehension_per_line": _OLD - {"01_what_is_uncertainty", "07_severity"},
+    "imports_stand_in_one_folded_cell": _OLD,
+    "one_figure_is_drawn_in_the_open": _OLD - {"01_what_is_uncertainty", "11_calibration"},
+}
 
 pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -52,16 +66,19 @@ def test_setup_cell_comes_before_all_other_code_and_is_the_only_one(path):
     assert "torch" not in cells[0].source
 
 
-def test_no_more_than_25_code_cells_and_short_ones(path):
-    cells = code_cells(path)
-    assert len(cells) <= 25
-    lengths = [len(cell.source.splitlines()) for cell in cells]
-    assert statistics.median(lengths) <= 6, lengths
-    written_by_learners = {"solution", "check", "colab-setup"}
-    longest = max(
-        len(cell.source.splitlines()) for cell in cells if not written_by_learners & set(notebook_cells.tags_of(cell))
-    )
-    assert longest <= 25
+@pytest.mark.parametrize("rule", code_rules.RULES, ids=lambda rule: rule.__name__)
+def test_code_can_be_read(path, rule):
+    """The rules of ``tools/code_rules.py``. A chapter of ``NOT_YET`` that keeps one must not be excused from it."""
+    wrong = rule(read(path))
+    if path.stem in NOT_YET[rule.__name__]:
+        assert wrong, f"{path.stem} keeps {rule.__name__} now: take it out of NOT_YET, and out of notebooks/ruff.toml"
+    else:
+        assert wrong == []
+
+
+def test_the_formatter_leaves_out_only_what_is_excused(path):
+    settings = tomllib.loads((ROOT / "notebooks" / "ruff.toml").read_text(encoding="utf-8"))
+    assert (path.name in settings["format"]["exclude"]) == (path.stem in NOT_YET["lines_fit_the_page"])
 
 
 def test_first_picture_within_the_first_three_cells_of_code(path):
@@ -116,8 +133,13 @@ def test_tags_are_known(path):
 
 
 def test_prose_before_code(path):
-    """No more than two cells of code in a row, and the chapter ends with text."""
-    kinds = "".join("c" if cell.cell_type == "code" else "t" for cell in read(path).cells[2:])
+    """No more than three cells of code in a row, and the chapter ends with text. Cells without a trace do not count."""
+    cells = [
+        cell
+        for cell in read(path).cells[2:]
+        if cell.cell_type != "code" or "remove-cell" not in notebook_cells.tags_of(cell)
+    ]
+    kinds = "".join("c" if cell.cell_type == "code" else "t" for cell in cells)
     assert "cccc" not in kinds, "four cells of code in a row"
     assert kinds.endswith("t")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 import chapters
+import code_rules
 import new_chapter
 import notebook_cells
 import pytest
@@ -50,6 +51,7 @@ def test_it_passes_every_rule_but_the_one_about_words(copy):
     guide = (copy / "book" / "instructor_chapters.md").read_text(encoding="utf-8")
     broken = {rule.__name__ for rule in teaching_rules.RULES if rule(notebook)}
     assert broken == {"no_words_are_missing"}
+    assert [wrong for rule in code_rules.RULES for wrong in rule(notebook)] == []
     assert teaching_rules.in_the_guide(path.stem, guide) == []
     stored = notebook_cells.stored_form(notebook, f"notebooks/{path.name}")
     assert [cell.source for cell in stored.cells] == [cell.source for cell in notebook.cells]
