@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from tutorial_lib.models import build
@@ -142,3 +143,122 @@ def test_misuse_is_named(images):
         DropoutBeforeHead(plain)
     with pytest.raises(ValueError, match="between 0 and 1"):
         DropoutBeforeHead(build("lenet", 4, (1, 8, 8)), p=1.0)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Dropout in every place where networks have it
+
+
+class _TwoUses(nn.Module):
+    """One layer of dropout, used twice; ``widths`` of its two inputs."""
+
+    def __init__(self, widths):
+        super().__init__()
+        self.widths, self.dropout = widths, nn.Dropout(0.5)
+
+    def forward(self, images):
+        first, second = (self.dropout(images.new_ones(len(images), width)) for width in self.widths)
+        if self.widths[0] == self.widths[1]:
+            return torch.stack([(first * second).ne(0).float().mean(1), first.ne(0).float().mean(1)], 1)
+        return torch.stack([first.mean(1), second.mean(1)], 1)
+
+
+def test_one_layer_used_twice_has_two_masks():
+    images = torch.rand(3, 1, 2, 2)
+    logits = mc_dropout_probabilities(_TwoUses((64, 64)), images, passes=200).log()
+    kept_by_both_minus_kept = (logits[..., 0] - logits[..., 1]).mean().item()
+    assert kept_by_both_minus_kept == pytest.approx(0.25 - 0.5, abs=0.02)  # 0.00 with one mask for both
+    assert mc_dropout_probabilities(_TwoUses((64, 20)), images, passes=2).std() > 0
+
+
+class _Functional(nn.Module):
+    def __init__(self, guarded=False):
+        super().__init__()
+        self.linear, self.guarded = nn.Linear(16, 3), guarded
+
+    def forward(self, images):
+        hidden = images.flatten(1)
+        if self.training or not self.guarded:
+            hidden = F.dropout(hidden, 0.5, self.training)
+        return self.linear(F.dropout(hidden, 0.9, training=False))
+
+
+class _Attention(nn.Module):
+    def __init__(self, batch_first, **options):
+        super().__init__()
+        self.batch_first = batch_first
+        self.attention = nn.MultiheadAttention(8, 2, dropout=0.4, batch_first=batch_first, **options)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, images):
+        tokens = images.flatten(1).unflatten(1, (-1, 8))  # (N, T, 8)
+        if not self.batch_first:
+            tokens = tokens.transpose(0, 1)
+        mixed, _ = self.attention(tokens, tokens, tokens, need_weights=False)
+        return self.head(mixed.mean(1 if self.batch_first else 0))
+
+
+class _SequenceFirst(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.3)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, images):
+        return self.head(self.layer(images.flatten(1).unflatten(1, (-1, 8)).transpose(0, 1))[0])
+
+
+class _Fused(nn.Module):
+    def forward(self, images):
+        tokens = images.flatten(2)
+        p = 0.3 if self.training else 0.0
+        return F.scaled_dot_product_attention(tokens, tokens, tokens, dropout_p=p).mean(1)[:, :3]
+
+
+EVERYWHERE = {
+    "functional": _Functional,
+    "attention": lambda: _Attention(True),
+    "attention, sequence first": lambda: _Attention(False),
+    "attention with bias_kv": lambda: _Attention(True, add_bias_kv=True, add_zero_attn=True),
+    "transformer layer, sequence first": _SequenceFirst,
+}
+
+
+@pytest.mark.parametrize("name", EVERYWHERE)
+@pytest.mark.parametrize("images", [8, 2])
+def test_dropout_is_found_wherever_it_is(name, images):
+    """Moments over passes are those of PyTorch in training mode, in any company."""
+    torch.manual_seed(0)
+    model = EVERYWHERE[name]().eval()
+    images = torch.rand(images, 1, 4, 4)  # two tokens: with two images, two axes are of one length
+    together = mc_dropout_probabilities(model, images, passes=300, seed=1)
+    alone = mc_dropout_probabilities(model, images[1:2], passes=300, seed=1)
+    torch.testing.assert_close(alone[:, 0], together[:, 1], rtol=1e-5, atol=1e-6)
+    cut = mc_dropout_probabilities(model, images, passes=3, seed=1, batch_size=3)
+    torch.testing.assert_close(cut, together[:3], rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        theirs = model.train()(images[1:2].expand(1000, -1, -1, -1)).double().softmax(-1)
+    np.testing.assert_allclose(alone[:, 0].mean(0), theirs.mean(0), atol=0.25 * theirs.std(0).max() + 1e-3)
+    np.testing.assert_allclose(alone[:, 0].std(0), theirs.std(0), rtol=0.25)
+
+
+def test_attention_is_pytorchs_where_nothing_is_dropped():
+    """The path with masks computes what the usual one does: masks of ones change nothing."""
+    torch.manual_seed(0)
+    model = _Attention(True).eval()
+    model.attention.dropout = 1e-12
+    images = torch.rand(4, 1, 4, 4)
+    with torch.no_grad():
+        expected = model(images).double().softmax(1)
+    torch.testing.assert_close(mc_dropout_probabilities(model, images, passes=2)[1], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_cannot_be_sampled_is_named():
+    images = torch.rand(2, 1, 4, 4)
+    with pytest.raises(TypeError, match="scaled_dot_product_attention"):
+        mc_dropout_probabilities(_Fused(), images)
+    with pytest.raises(TypeError, match="1 times in training mode|2 times in training mode"):
+        mc_dropout_probabilities(_Functional(guarded=True), images)
+    recurrent = nn.Sequential(nn.Flatten(2), nn.LSTM(16, 4, 2, dropout=0.2))
+    with pytest.raises(TypeError, match="LSTM"):
+        mc_dropout_probabilities(recurrent, images)
