@@ -4,15 +4,15 @@ Jupyter Book executes the notebooks and keeps what they printed in a cache. Left
 which this script mends:
 
 * The cache does not see that the library has changed. Here every notebook has a key: a hash of the modules of
-  ``tutorial_lib`` that it imports, directly or not, of the library's data files, of the installed packages and of the
-  environment variables that matter. A notebook whose key has changed is forgotten by the cache and executed again.
+  ``tutorial_lib`` that it imports, directly or not, of the library's data files that these read (:mod:`dependencies` finds
+  both), of the installed packages and of the environment variables that matter. A notebook whose key has changed is
+  forgotten by the cache and executed again.
 * A page that is not read again does not complain again, so a second build after a failed one would pass. Here a build
   that failed leaves no page that counts as read, and the written pages are searched for tracebacks.
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import os
@@ -24,7 +24,7 @@ from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 
-import nbformat
+import dependencies
 import yaml
 from jupyter_cache import get_cache
 
@@ -33,12 +33,9 @@ BUILD = ROOT / "_build"
 HTML = BUILD / "html"
 CACHE = BUILD / ".jupyter_cache"
 STATE = BUILD / "state.json"
-LIBRARY = "tutorial_lib"
 
 #: Environment variables that change what a notebook computes.
 VARIABLES = ("TUTORIAL_STUDY", "TUTORIAL_DATA", "TUTORIAL_EXPLORE")
-#: Modules with which a library module can import others without naming them; whoever uses one depends on all of it.
-_DYNAMIC = {"importlib", "pkgutil"}
 
 
 def pages() -> list[str]:
@@ -65,8 +62,8 @@ def notebooks() -> list[str]:
 def execution_key(page: str) -> str:
     """Hash of everything outside a notebook that its outputs depend on."""
     digest = hashlib.sha256()
-    for path in sorted(_library_files(page)):
-        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for path in dependencies.of_notebook(ROOT / f"{page}.ipynb", ROOT):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + dependencies.content(path) + b"\0")
     for variable in VARIABLES:
         digest.update(f"{variable}={os.environ.get(variable)}\0".encode())
     digest.update(environment_key().encode())
@@ -78,63 +75,6 @@ def environment_key() -> str:
     """Hash of the version of Python and of every installed package."""
     packages = sorted({f"{found.metadata['Name']}=={found.version}".lower() for found in distributions()})
     return hashlib.sha256("\0".join([sys.version, *packages]).encode()).hexdigest()
-
-
-def _library_files(page: str) -> set[Path]:
-    """The library's modules that a notebook imports, directly or not, and all data files of the library."""
-    everything = {
-        path
-        for path in (ROOT / LIBRARY).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc"
-    }
-    notebook = nbformat.read(ROOT / f"{page}.ipynb", as_version=4)
-    code = "\n".join(
-        "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in cell.source.splitlines())
-        for cell in notebook.cells
-        if cell.cell_type == "code" and LIBRARY in cell.source and "colab-setup" not in cell.metadata.get("tags", [])
-    )
-    waiting, seen = _imports(code, ""), set()
-    while waiting:
-        module = waiting.pop()
-        if module in seen:
-            continue
-        seen.add(module)
-        path = _file_of(module)
-        if path is None:
-            continue
-        found = _imports(
-            path.read_text(encoding="utf-8"), module if path.name == "__init__.py" else module.rpartition(".")[0]
-        )
-        if found & _DYNAMIC:
-            return everything
-        waiting |= found
-    modules = {path for module in seen if (path := _file_of(module))}
-    return modules | {path for path in everything if path.suffix != ".py"}
-
-
-def _imports(source: str, package: str) -> set[str]:
-    """Names of the modules of the library that a source imports, of their packages, and of what imports dynamically."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            parts = package.split(".")
-            start = ".".join(parts[: len(parts) - node.level + 1]) if node.level else ""
-            base = ".".join(part for part in (start, node.module) if part)
-            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith(f"{LIBRARY}."):
-            names.add(node.value)  # a module named in a table, to be imported when it is asked for
-    packages = {".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 2)}
-    return {name for name in packages if name == LIBRARY or name.startswith(f"{LIBRARY}.") or name in _DYNAMIC}
-
-
-def _file_of(module: str) -> Path | None:
-    base = ROOT.joinpath(*module.split("."))
-    for path in (base / "__init__.py", base.with_suffix(".py")):
-        if path.is_file():
-            return path
-    return None
 
 
 def sources_key(keys: dict[str, str]) -> str:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import build_book
+import dependencies
 import nbformat
 import pytest
 
@@ -17,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def small(tmp_path, monkeypatch) -> Path:
-    """A small repository: a library of three modules and two notebooks that use different ones."""
+    """A small repository: a small library and two notebooks that use different ones."""
     library = tmp_path / "tutorial_lib"
     (library / "inner").mkdir(parents=True)
     (library / "__init__.py").write_text("")
@@ -25,6 +26,7 @@ def small(tmp_path, monkeypatch) -> Path:
     (library / "two.py").write_text("import numpy\n")
     (library / "inner" / "__init__.py").write_text("")
     (library / "inner" / "helper.py").write_text("from .. import one\n")
+    (library / "inner" / "words.json").write_text("{}")
     (library / "weights.json").write_text("{}")
     (tmp_path / "notebooks").mkdir()
     for name, source in {"a": "from tutorial_lib.one import *", "b": "import tutorial_lib.two"}.items():
@@ -44,6 +46,7 @@ def keys() -> tuple[str, str]:
         ("one.py", (True, False)),
         ("two.py", (False, True)),
         ("inner/helper.py", (True, False)),
+        ("inner/words.json", (True, False)),
         ("__init__.py", (True, True)),
         ("weights.json", (True, True)),
     ],
@@ -51,15 +54,68 @@ def keys() -> tuple[str, str]:
 def test_a_change_of_the_library_executes_the_notebooks_that_use_it(small, changed, executed_again):
     before = keys()
     path = small / "tutorial_lib" / changed
-    path.write_text(path.read_text() + "\n")
-    assert tuple(a != b for a, b in zip(before, keys(), strict=True)) == executed_again
+    path.write_text(path.read_text() + "\nx = 1\n")
+    assert again(before) == executed_again
 
 
-def test_a_module_that_imports_by_name_depends_on_the_whole_library(small):
-    (small / "tutorial_lib" / "two.py").write_text("import importlib\n")
+def again(before: tuple[str, str]) -> tuple[bool, bool]:
+    """Which of the two notebooks would be executed again."""
+    a, b = (one != other for one, other in zip(before, keys(), strict=True))
+    return a, b
+
+
+def test_comments_and_layout_do_not_count_but_docstrings_do(small):
+    module = small / "tutorial_lib" / "one.py"
     before = keys()
-    (small / "tutorial_lib" / "one.py").write_text("x = 1\n")
-    assert all(a != b for a, b in zip(before, keys(), strict=True))
+    module.write_text("# a word\nfrom tutorial_lib.inner import (\n    helper,\n)\n")
+    assert again(before) == (False, False)
+    module.write_text('"""A page may show this."""\nfrom tutorial_lib.inner import helper\n')
+    assert again(before) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("source", "executed_again"),
+    [
+        ("import importlib\nimportlib.import_module('tutorial_lib.one')", True),
+        ("import importlib\nimportlib.import_module(f'tutorial_lib.inner.{name}')", True),
+        ("import importlib\nTABLE = {'one': 'tutorial_lib.one'}\nimportlib.import_module(TABLE[name])", True),
+        ("from importlib import import_module\nimport_module(name)", True),
+        ("import pkgutil\nimport tutorial_lib\nlist(pkgutil.iter_modules(tutorial_lib.__path__))", True),
+        ("import importlib\nimportlib.import_module('tutorial_lib')", False),
+        ("import importlib\nimportlib.import_module('json')", False),
+        ("from importlib import metadata", False),
+        ("from importlib.resources import files", False),
+    ],
+)
+def test_a_module_that_imports_by_name_is_followed_as_far_as_it_says_which(small, source, executed_again):
+    (small / "tutorial_lib" / "two.py").write_text(source)
+    before = keys()
+    (small / "tutorial_lib" / "one.py").write_text("from tutorial_lib.inner import helper\nx = 1\n")
+    (small / "tutorial_lib" / "inner" / "helper.py").write_text("x = 1\n")
+    assert again(before) == (True, executed_again)
+
+
+@pytest.mark.parametrize(
+    ("source", "executed_again"),
+    [
+        ("read_rows('sums')", True),
+        ("read_rows(f'{folder}/sums.csv')", True),
+        ("from tutorial_lib.experiments import sums", True),
+        ("read_arrays(f'su_{study}')", False),
+        ("read_rows('sums_of_squares')", True),  # more than is needed, never less
+        ("read_rows('products')", False),
+    ],
+)
+def test_results_count_for_those_who_speak_of_the_experiment(small, source, executed_again):
+    experiments = small / "tutorial_lib" / "experiments"
+    (experiments / "results").mkdir(parents=True)
+    for name in ("__init__", "sums", "products"):
+        (experiments / f"{name}.py").write_text("")
+        (experiments / "results" / f"{name}_digits.csv").write_text("")
+    (small / "tutorial_lib" / "two.py").write_text(f"import tutorial_lib.experiments\n{source}\n")
+    before = keys()
+    (experiments / "results" / "sums_digits.csv").write_text("1\n")
+    assert again(before) == (False, executed_again)
 
 
 @pytest.mark.parametrize("variable", build_book.VARIABLES)
@@ -70,10 +126,16 @@ def test_the_environment_counts(small, monkeypatch, variable):
     assert all(a != b for a, b in zip(before, keys(), strict=True))
 
 
-def test_the_real_chapters_depend_on_what_they_import():
+def test_the_real_chapters_depend_on_what_they_use_and_on_nothing_else():
+    library = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tutorial_lib").rglob("*.py")}
+    pictures = {f"tutorial_lib/figures/{path.stem[3:]}.py" for path in (ROOT / "notebooks").glob("*.ipynb")} & library
     for page in build_book.notebooks():
-        names = {path.relative_to(ROOT).as_posix() for path in build_book._library_files(page)}
-        assert {"tutorial_lib/__init__.py", "tutorial_lib/studies.py", "tutorial_lib/plots.py"} <= names
+        path = ROOT / f"{page}.ipynb"
+        needed = {found.relative_to(ROOT).as_posix() for found in dependencies.of_notebook(path, ROOT)}
+        assert {"tutorial_lib/__init__.py", "tutorial_lib/studies.py", "tutorial_lib/plots.py"} <= needed
+        assert "tutorial_lib/__main__.py" not in needed, f"{page} would be executed after any change"
+        own = {picture for picture in pictures if Path(picture).stem in path.read_text(encoding="utf-8")}
+        assert pictures & needed <= own, f"{page} would be executed after a change of another chapter's figures"
 
 
 @pytest.fixture(scope="module")
