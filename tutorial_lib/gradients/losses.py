@@ -12,7 +12,8 @@ p = softmax(z), s = sigmoid(z) and target t,
 =======  ==========================================  ====================================
 
 Sums, not means: the mean over K outputs would divide every squared norm by K². Samples are summed too, since a mean over the batch
-would divide by N².
+would divide by N². Cross-entropy is torch's: classes stand on axis 1 of (N, K) or (N, K, ...), and what stands behind them, the pixels of
+a segmentation, say, is summed as well.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SMALLEST = 1e-300
 
 
 def logit_gradient(z: Tensor, t: Tensor, loss: str) -> Tensor:
-    """dl/dz for outputs z (..., K) and targets t (..., K), by the closed forms above.
+    """dl/dz for outputs z (..., K) and targets t (..., K), by the closed forms above: the classes on the last axis.
 
     Written so that a confident network's s − 1 and p − 1 keep their digits: 1 − s(z) is s(−z), and since the entries of the
     cross-entropy's gradient add up to zero, the one of the likeliest class is minus the sum of the others.
@@ -72,8 +73,14 @@ def output_gradient(label: Label | None, loss: Loss) -> OutputGradient:
         if not isinstance(loss, str):
             return direction_and_scale(_gradient_of_function(loss, label, outputs, images, samples), outputs)
         z = single(outputs, loss).double()
+        if loss == "ce" and z.dim() == 1:
+            raise ValueError("cross-entropy needs logits (N, K), the network returns one number a sample")
         t = target(label, z, images, samples)
-        return direction_and_scale([logit_gradient(z.flatten(1), t.flatten(1), loss).view_as(z).unsqueeze(1)], outputs)
+        if loss == "ce":
+            gradient = logit_gradient(z.movedim(1, -1), t.movedim(1, -1), loss).movedim(-1, 1)  # classes last and back
+        else:
+            gradient = logit_gradient(z, t, loss)
+        return direction_and_scale([gradient.unsqueeze(1)], outputs)
 
     return start
 
@@ -109,7 +116,7 @@ def single(outputs: tuple[Tensor, ...], loss: str) -> Tensor:
 
 def direction_and_scale(gradients: Sequence[Tensor], outputs: Sequence[Tensor]) -> Cotangent:
     """Split gradients (N, L, ...) of the outputs into a direction of largest entry 1 and a scale (N, L, 1)."""
-    flat = [gradient.flatten(2).double() for gradient in gradients]
+    flat = [gradient.reshape(*gradient.shape[:2], -1).double() for gradient in gradients]  # (N, L, numbers)
     largest = [torch.linalg.vector_norm(g, torch.inf, dim=2, keepdim=True) for g in flat]
     scale = functools.reduce(torch.maximum, largest).clamp_min(SMALLEST)
     direction = tuple(
@@ -139,7 +146,11 @@ def _gradient_of_function(
         )
     with torch.enable_grad():  # the caller may have gradients off
         total = losses.sum()
-    gradients = torch.autograd.grad(total, leaves, allow_unused=True)
+    if not total.requires_grad:
+        raise ValueError("the loss does not depend on the network's output, or was taken out of autograd's graph")
+    wanted = [leaf for leaf in leaves if leaf.requires_grad]
+    found = iter(torch.autograd.grad(total, wanted, allow_unused=True))
+    gradients = [next(found) if leaf.requires_grad else None for leaf in leaves]
     return [
         (torch.zeros_like(leaf) if g is None else g).unsqueeze(1) for leaf, g in zip(leaves, gradients, strict=True)
     ]

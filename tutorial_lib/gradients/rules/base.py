@@ -148,7 +148,7 @@ class Unsupported(Exception):
 def squared_sum(tensor: Tensor) -> Tensor:
     """Sum of squares over all but the first axis."""
     rows = tensor.shape[0]
-    if rows == 1:
+    if rows == 1 and tensor.numel() <= LONG:
         vector = tensor.reshape(-1)
         return torch.dot(vector, vector).unsqueeze(0)
     return norm(tensor if tensor.dim() == 2 else tensor.reshape(rows, -1)).square()
