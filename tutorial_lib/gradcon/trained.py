@@ -6,7 +6,6 @@ the constraint and the trainer (without comments and docstrings).
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import hashlib
 import json
@@ -20,6 +19,7 @@ from tutorial_lib.data.images import ImageSet
 from tutorial_lib.gradcon.constraint import ALPHA, GradientConstraint
 from tutorial_lib.gradcon.training import AutoencoderConfig, AutoencoderHistory, train_autoencoder
 from tutorial_lib.models.autoencoder import Autoencoder, build_autoencoder
+from tutorial_lib.reproducible import source_hash
 from tutorial_lib.storage import locked
 from tutorial_lib.training.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 
@@ -108,15 +108,5 @@ def _read(path: Path):  # type: ignore[no-untyped-def]
 
 
 def _source() -> str:
-    library = Path(__file__).parents[1]
-    files = [
-        library / "models" / "autoencoder.py",
-        *(library / "gradcon" / f"{n}.py" for n in ("constraint", "training")),
-    ]
-    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in files]
-    for tree in trees:
-        for node in ast.walk(tree):
-            documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-            if documented and ast.get_docstring(node) is not None:  # type: ignore[arg-type]
-                node.body = node.body[1:]  # type: ignore[attr-defined]
-    return "\n".join(map(ast.dump, trees))
+    """The code that decides what an autoencoder becomes."""
+    return source_hash("models/autoencoder.py", "gradcon/constraint.py", "gradcon/training.py")

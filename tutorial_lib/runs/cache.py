@@ -6,7 +6,6 @@ Another process that asks for the same thing meanwhile waits for it, and a kill 
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import zipfile
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tutorial_lib.data.files import cache_folder
+from tutorial_lib.reproducible import source_hash
 from tutorial_lib.results.rows import read_arrays, write_arrays
 from tutorial_lib.storage import locked
 
@@ -35,7 +35,8 @@ def cached_arrays(
 
     A file that cannot be read is only a cache: it is made again.
     """
-    key = hashlib.sha256(json.dumps([kind, dict(request), _source()], sort_keys=True).encode()).hexdigest()[:16]
+    belongs = [kind, dict(request), source_hash(*_ANSWERING)]
+    key = hashlib.sha256(json.dumps(belongs, sort_keys=True).encode()).hexdigest()[:16]
     path = cache_folder() / "features" / kind / f"{key}.npz"
     found = _read(path)
     if found is None:
@@ -52,14 +53,3 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
         return read_arrays(path)
     except (FileNotFoundError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-
-
-@functools.cache
-def _source() -> str:
-    """Hash of the source that features depend on."""
-    library = Path(__file__).resolve().parents[1]
-    content = hashlib.sha256()
-    for name in _ANSWERING:
-        for file in sorted((library / name).rglob("*.py")) if (library / name).is_dir() else [library / name]:
-            content.update(file.relative_to(library).as_posix().encode() + file.read_bytes())
-    return content.hexdigest()

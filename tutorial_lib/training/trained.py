@@ -7,11 +7,11 @@ comments and docstrings).
 
 from __future__ import annotations
 
-import ast
 import copy
 import dataclasses
 import hashlib
 import json
+import math
 import numbers
 import os
 import sys
@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from tutorial_lib.data.files import cache_folder
-from tutorial_lib.data.images import as_float
 from tutorial_lib.models import Classifier, build
+from tutorial_lib.reproducible import one_thread, seeded, source_hash
 from tutorial_lib.studies import Study
 from tutorial_lib.training.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from tutorial_lib.training.classifier import TrainingConfig, accuracy, augment, train_classifier
@@ -59,10 +59,10 @@ def trained_classifier(study: Study, network: str, seed: int, progress: bool) ->
         raise ValueError(f"seed must be a whole number from 0 on, got {seed!r}")
     with torch.random.fork_rng(devices=[]):  # these weights are only a form to fill
         model = build(network, study.num_classes, study.image_shape)
-    shipped = shipped_file(study, network, seed)
-    if shipped.exists():
-        return _with_weights(model, load_checkpoint(shipped)[0])
     config = recipe(study, network, int(seed))
+    state = _shipped(study, network, config)
+    if state is not None:
+        return _with_weights(model, state)
     folder = cached_folder(study, network, config)
     state = _cached(folder)
     if state is None:
@@ -74,16 +74,42 @@ def trained_classifier(study: Study, network: str, seed: int, progress: bool) ->
     return _with_weights(model, state)
 
 
-def ship(study: Study, network: str, seed: int, command: str) -> Path:
-    """Put a network from the cache among the weights that come with the library, in half precision; returns the file.
+def ship(study: Study, network: str, seed: int, command: str, checkpoint: Path | None = None) -> Path:
+    """Put a trained network among the weights that come with the library, in half precision; returns the file.
+
+    Rounding moves a weight by one part in 2,000 at most. Of the digits' networks it changed no answer on test images
+    and no probability by more than .003, far less than another seed does.
 
     The record beside it says what made it: the command, the settings, the accuracy on validation and test images.
+
+    Args:
+        study, network, seed: what was trained.
+        command: the command that made it.
+        checkpoint: where it lies; its place in the cache when left out.
+
+    Raises:
+        CheckpointError: it is not there, or damaged.
+        ValueError: it was trained with other settings than the study's recipe, so that nobody would be given it.
     """
-    state, record = load_checkpoint(cached_folder(study, network, recipe(study, network, seed)) / "model.pt")
+    config = recipe(study, network, seed)
+    state, record = load_checkpoint(checkpoint or cached_folder(study, network, config) / "model.pt")
+    if TrainingConfig(**record["config"]) != config:
+        raise ValueError(
+            f"{checkpoint} was trained with {record['config']}; the recipe is {dataclasses.asdict(config)}"
+        )
     halved = {name: v.half().float() if v.is_floating_point() else v for name, v in state.items()}
     model = _with_weights(build(network, study.num_classes, study.image_shape), halved)
     record |= {"command": command, "test_accuracy": accuracy(model, study.test), "test_images": len(study.test)}
     return save_checkpoint(shipped_file(study, network, seed), state, record, half=True)
+
+
+def _shipped(study: Study, network: str, config: TrainingConfig) -> dict[str, Any] | None:
+    """The library's own weights, if they are there and were made by this training."""
+    file = shipped_file(study, network, config.seed)
+    if not file.exists():
+        return None
+    state, record = load_checkpoint(file)
+    return state if TrainingConfig(**record["config"]) == config else None
 
 
 def cached_folder(study: Study, network: str, config: TrainingConfig) -> Path:
@@ -98,25 +124,10 @@ def cached_folder(study: Study, network: str, config: TrainingConfig) -> Path:
 
 
 def _source() -> str:
-    """The code that decides what is trained and how, without comments and docstrings."""
-    library = Path(__file__).parents[1]
-    others = ("predict.py", "autoencoder.py")  # neither decides what a classifier becomes
-    models = sorted(path for path in (library / "models").glob("*.py") if path.name not in others)
-    files = [library / "training" / "classifier.py", *models]
-    return "\n".join(f"{file.name}: {_without_docstrings(file.read_text(encoding='utf-8'))}" for file in files)
-
-
-def _without_docstrings(source: str) -> str:
-    """The syntax tree as text.
-
-    >>> _without_docstrings("def f():\\n    'One.'\\n    return 1") == _without_docstrings("def f(): return 1  # one")
-    True
-    """
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:]
-    return ast.dump(tree)
+    """The code that decides what a classifier becomes."""
+    return source_hash(
+        "models", "training/classifier.py", without=("models/predict.py", "models/autoencoder.py", "models/plane.py")
+    )
 
 
 def _with_weights(model: Classifier, state: dict[str, Any]) -> Classifier:
@@ -151,15 +162,11 @@ def _only_one(folder: Path) -> Iterator[bool]:
 
 
 def _train(study: Study, network: str, config: TrainingConfig, folder: Path, progress: bool, resumable: bool) -> None:
-    mean, std = study.normalisation or _measured(study.train.images)
+    mean, std = study.normalisation or channel_statistics(study.train.images)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     long = config.epochs * len(study.train) > LONG
     resume_from = folder.with_name(folder.name + "_unfinished.pt") if long and resumable else None
-    random_state, threads = torch.get_rng_state(), torch.get_num_threads()
-    try:
-        if not long:
-            torch.set_num_threads(1)
-        torch.random.default_generator.manual_seed(config.seed)  # the CPU's: CUDA's random state is left alone
+    with one_thread(not long), seeded(config.seed):
         model = build(network, study.num_classes, study.image_shape, mean, std).to(device)
         if long:
             print(
@@ -169,9 +176,6 @@ def _train(study: Study, network: str, config: TrainingConfig, folder: Path, pro
                 flush=True,
             )
         history = train_classifier(model, study.train, study.validation, config, device, progress, resume_from)
-    finally:
-        torch.set_rng_state(random_state)
-        torch.set_num_threads(threads)
     record = {
         "study": study.name,
         "network": network,
@@ -193,10 +197,27 @@ def _train(study: Study, network: str, config: TrainingConfig, folder: Path, pro
         unfinished.rmdir()
 
 
-def _measured(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, over about 10,000 images at most."""
-    pixels = as_float(images[:: max(1, len(images) // 10_000)])
-    return tuple(pixels.mean((0, 2, 3)).tolist()), tuple(pixels.std((0, 2, 3)).tolist())
+def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel in the units of [0, 1] images, over about 10,000 images at most.
+
+    Computed in whole numbers from how often each of the 256 values occurs, so that the last digit does not depend on
+    the order in which a processor adds.
+
+    Args:
+        images: ``uint8`` (N, C, H, W).
+
+    >>> channel_statistics(torch.tensor([0, 255, 0, 255], dtype=torch.uint8).view(1, 1, 2, 2))
+    ((0.5,), (0.5773502691896257,))
+    """
+    means, deviations = [], []
+    for channel in images[:: max(1, len(images) // 10_000)].unbind(1):
+        counts = torch.bincount(channel.flatten(), minlength=256).tolist()
+        n = sum(counts)
+        total = sum(count * value for value, count in enumerate(counts))
+        squares = sum(count * value**2 for value, count in enumerate(counts))
+        means.append(total / (255 * n))
+        deviations.append(math.sqrt((n * squares - total**2) / (n * (n - 1))) / 255)
+    return tuple(means), tuple(deviations)
 
 
 def _estimate(model: Classifier, images: Tensor, config: TrainingConfig) -> str:
