@@ -122,7 +122,7 @@ def test_constant_scores_are_guessing():
     values = summary(known, unknown)
     assert values["auroc"] == 0.5
     assert values["detection_accuracy"] == 0.5
-    assert values["fpr_at_95_tpr"] == 1.0
+    assert values["fpr_at_95_tpr_in"] == values["fpr_at_95_tpr_out"] == 1.0
     assert values["aupr_out"] == pytest.approx(5 / 12)
     assert values["aupr_in"] == pytest.approx(7 / 12)
 
@@ -291,3 +291,14 @@ def test_the_comparison_turns_round_with_its_arguments():
     assert forth.difference == -back.difference
     assert (forth.low, forth.high) == pytest.approx((-back.high, -back.low))
     assert forth.p_value == back.p_value
+
+
+def test_both_senses_of_fpr95_have_a_name_of_their_own():
+    """Nineteen known at 1 to 19 and one at 100; nineteen unknown at 50 and one at 0: the two senses disagree."""
+    known, unknown = [*range(1, 20), 100], [50] * 19 + [0]
+    values = summary(known, unknown)
+    assert values["fpr_at_95_tpr_in"] == 1 / 20  # up to 19 is accepted, and the unknown at 0 with it
+    assert values["fpr_at_95_tpr_out"] == 1 / 20  # from 50 up is caught, and the known at 100 with it
+    values = summary(known, [50] * 18 + [0, 0])
+    assert values["fpr_at_95_tpr_in"] == 2 / 20
+    assert values["fpr_at_95_tpr_out"] == 1.0  # to catch nineteen, 0 must be caught, and every known image with it

@@ -141,14 +141,19 @@ def roc_curve(scores_in: Scores, scores_out: Scores) -> tuple[NDArray[np.float64
 def summary(scores_in: Scores, scores_out: Scores) -> dict[str, float]:
     """Every metric of this module under the name it has in result rows, fractions in [0, 1].
 
+    Where the field has two senses, both are there, and the name ends in the class that counts as positive:
+    ``fpr_at_95_tpr_in`` is ODIN's (95 % of the known are accepted; which unknown come in with them?),
+    ``fpr_at_95_tpr_out`` that of pytorch-ood and OpenOOD (95 % of the unknown are caught; which known are turned away?).
+
     >>> sorted(summary([0.1, 0.2], [0.3, 0.4]))
-    ['aupr_in', 'aupr_out', 'auroc', 'detection_accuracy', 'detection_error', 'fpr_at_95_tpr']
+    ['aupr_in', 'aupr_out', 'auroc', 'detection_accuracy', 'detection_error', 'fpr_at_95_tpr_in', 'fpr_at_95_tpr_out']
     """
     return {
         "auroc": auroc(scores_in, scores_out),
         "aupr_out": aupr(scores_in, scores_out, positive="out"),
         "aupr_in": aupr(scores_in, scores_out, positive="in"),
-        "fpr_at_95_tpr": fpr_at_tpr(scores_in, scores_out),
+        "fpr_at_95_tpr_in": fpr_at_tpr(scores_in, scores_out, positive="in"),
+        "fpr_at_95_tpr_out": fpr_at_tpr(scores_in, scores_out, positive="out"),
         "detection_accuracy": detection_accuracy(scores_in, scores_out),
         "detection_error": detection_error(scores_in, scores_out),
     }

@@ -11,9 +11,10 @@ from tutorial_lib.models.base import Classifier, Normalize
 from tutorial_lib.models.densenet import densenet_backbone
 from tutorial_lib.models.lenet import FEATURE_WIDTH as LENET_WIDTH
 from tutorial_lib.models.lenet import lenet_backbone
+from tutorial_lib.models.own import OwnNetwork, as_classifier
 from tutorial_lib.models.resnet import cifar_resnet_backbone, resnet_backbone
 
-__all__ = ["NETWORKS", "Classifier", "Normalize", "build"]
+__all__ = ["NETWORKS", "Classifier", "Normalize", "OwnNetwork", "as_classifier", "build"]
 
 NETWORKS = ("lenet", "resnet20", "resnet56", "resnet110", "resnet18", "densenet_bc_100_12")
 

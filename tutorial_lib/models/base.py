@@ -47,17 +47,30 @@ class Classifier(nn.Module):
         backbone: normalised images (N, C, H, W) to features (N, D); D is the penultimate width.
         feature_width: D.
         num_classes: K, at least 2.
+        head: features (N, D) to logits (N, K), for a network that has been trained elsewhere; left out, a new linear
+            layer, whose D and K then have to be given. A network that is not to be taken apart: see `as_classifier`.
 
     ``forward`` takes images (N, C, H, W), ``uint8`` or float in [0, 1], and returns logits (N, K).
     """
 
-    def __init__(self, normalize: nn.Module, backbone: nn.Module, feature_width: int, num_classes: int) -> None:
+    def __init__(
+        self,
+        normalize: nn.Module,
+        backbone: nn.Module,
+        feature_width: int | None = None,
+        num_classes: int | None = None,
+        head: nn.Module | None = None,
+    ) -> None:
         super().__init__()
-        if num_classes < 2:
+        if num_classes is not None and num_classes < 2:
             raise ValueError(f"a classifier needs at least 2 classes, got {num_classes}")
+        if head is None:
+            if feature_width is None or num_classes is None:
+                raise ValueError("give the head that the network was trained with, or feature_width and num_classes")
+            head = nn.Linear(feature_width, num_classes)
         self.normalize = normalize
         self.backbone = backbone
-        self.head = nn.Linear(feature_width, num_classes)
+        self.head = head
 
     def features(self, images: Tensor) -> Tensor:
         """Penultimate features (N, D): what the last linear layer sees."""
