@@ -20,6 +20,7 @@ from tutorial_lib.calibration import (
     negative_log_likelihood,
     squared_ece,
 )
+from tutorial_lib.uncertainty.decomposition import decompose_classification
 
 GOOD = np.array([[0.7, 0.3], [0.2, 0.8]])
 
@@ -53,8 +54,8 @@ def test_bad_predictions_are_refused_by_name(predictions, outcomes, message):
 def test_wrong_types_are_refused():
     with pytest.raises(TypeError, match="integers"):
         ece(GOOD, [0.0, 1.0])
-    with pytest.raises(TypeError, match="integers"):
-        ece(GOOD, [True, False])
+    with pytest.raises(TypeError, match="booleans are labels of two classes only"):
+        ece(np.full((2, 3), 1 / 3), [True, False])
     with pytest.raises(TypeError, match="numbers"):
         ece(["a", "b"], [True, False])
 
@@ -103,3 +104,37 @@ def test_temperature_scaling_says_when_there_is_no_temperature():
     for bad in (0.0, -1.0, math.inf, math.nan):
         with pytest.raises(ValueError, match="positive"):
             TemperatureScaling(bad)
+
+
+def test_boolean_labels_are_those_of_two_classes():
+    assert ece(GOOD, np.array([False, True])) == ece(GOOD, [0, 1])
+    for kind in (torch.uint8, torch.int16, torch.bool):
+        assert brier_score(GOOD, torch.tensor([1, 0]).to(kind)) == brier_score(GOOD, [1, 0])
+
+
+@pytest.mark.parametrize("over", [1e-7, 1e-4])
+def test_a_rounded_one_is_one(over):
+    """The mean of members that float32 has rounded: a hair above 1, a hair below 0."""
+    rows = np.array([[1 + over, -over], [0.5, 0.5]], dtype=np.float32)
+    assert ece(rows, [0, 1]) == ece([[1.0, 0.0], [0.5, 0.5]], [0, 1])
+    assert brier_score(rows, [0, 1]) == pytest.approx(brier_score([[1.0, 0.0], [0.5, 0.5]], [0, 1]), abs=1e-9)
+    assert ece(np.array([1 + over, 0.5]), [1, 0]) == ece([1.0, 0.5], [1, 0])
+
+
+def test_half_precision_probabilities_are_taken():
+    logits = 4 * torch.randn(200, 10, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(200) % 10
+    exact = brier_score(logits.softmax(1), labels)
+    for kind in (torch.float16, torch.bfloat16):
+        rows = logits.to(kind).softmax(1)
+        assert brier_score(rows, labels) == pytest.approx(exact, abs=0.02)
+        assert len(bootstrap_interval(ece, rows, labels, resamples=5)) == 2
+    with pytest.raises(ValueError, match="row 0 sums to 1.1"):
+        ece(torch.tensor([[0.6, 0.5]], dtype=torch.bfloat16), [0])
+
+
+def test_an_ensemble_takes_bfloat16_members():
+    members = torch.randn(3, 50, 7, generator=torch.Generator().manual_seed(0)).softmax(2)
+    exact = decompose_classification(members)
+    for there, here in zip(decompose_classification(members.bfloat16()), exact, strict=True):
+        torch.testing.assert_close(there, here, atol=0.05, rtol=0)

@@ -11,6 +11,16 @@ from numpy.typing import NDArray
 SUM_TOLERANCE = 1e-3
 """How far a row of probabilities may be from one: half-precision softmax of a thousand classes stays within it."""
 
+BFLOAT16_TOLERANCE = 2e-2
+"""The same for ``bfloat16``, which has three decimal digits less: each probability is off by up to a 256th of itself, and
+so is, at most, their sum."""
+
+
+def _tolerance(array: NDArray[np.floating]) -> float:
+    """NumPy has no ``bfloat16``; what was one is a ``float32`` whose last 16 bits are empty."""
+    was_bfloat16 = array.dtype == np.float32 and not (np.ascontiguousarray(array).view(np.uint32) & 0xFFFF).any()
+    return BFLOAT16_TOLERANCE if was_bfloat16 else SUM_TOLERANCE
+
 
 def as_array(values: Any) -> NDArray[Any]:
     """A NumPy array on the CPU, in the precision of the input; ``bfloat16`` becomes ``float32`` (NumPy has none)."""
@@ -30,11 +40,11 @@ def _numbers_in_unit_interval(values: Any, name: str) -> NDArray[np.floating]:
         raise ValueError(f"{name} is empty; calibration needs at least one prediction")
     if not np.isfinite(array).all():
         raise ValueError(f"{name} has {int((~np.isfinite(array)).sum())} values that are NaN or infinite")
-    if array.min() < 0 or array.max() > 1:
-        raise ValueError(
-            f"{name} must lie in [0, 1], got {array.min():.4g} to {array.max():.4g}; logits need a softmax first"
-        )
-    return array
+    low, high, tolerance = float(array.min()), float(array.max()), _tolerance(array)
+    if low < -tolerance or high > 1 + tolerance:
+        raise ValueError(f"{name} must lie in [0, 1], got {low:.4g} to {high:.4g}; logits need a softmax first")
+    # averages of probabilities that float32 has rounded come to 1.0000001
+    return array.clip(0, 1) if low < 0 or high > 1 else array
 
 
 def check_labels(labels: Any, count: int, num_classes: int) -> NDArray[np.int64]:
@@ -42,8 +52,9 @@ def check_labels(labels: Any, count: int, num_classes: int) -> NDArray[np.int64]
     array = as_array(labels)
     if array.shape != (count,):
         raise ValueError(f"labels must have shape ({count},), one for each prediction, got {array.shape}")
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"labels must be integers, got {array.dtype}")
+    if array.dtype.kind not in "iub" or (array.dtype.kind == "b" and num_classes != 2):
+        hint = "; booleans are labels of two classes only" if array.dtype.kind == "b" else ""
+        raise TypeError(f"labels must be integers, got {array.dtype}{hint}")
     if array.min() < 0 or array.max() >= num_classes:
         raise ValueError(
             f"labels must lie in 0..{num_classes - 1} for {num_classes} classes, got {array.min()} to {array.max()}"
@@ -58,9 +69,9 @@ def check_rows(probabilities: Any) -> NDArray[np.floating]:
         raise ValueError(f"probabilities must have shape (N, K) with at least two classes, got {array.shape}")
     sums = array.sum(axis=1, dtype=np.float64)
     worst = int(np.abs(sums - 1).argmax())
-    if abs(sums[worst] - 1) > SUM_TOLERANCE:
+    if abs(sums[worst] - 1) > _tolerance(array):
         raise ValueError(
-            f"each row of probabilities must sum to 1, row {worst} sums to {sums[worst]:.4g}; logits need a softmax"
+            f"each row of probabilities must sum to 1, row {worst} sums to {sums[worst]:.6g}; logits need a softmax"
         )
     return array
 

@@ -187,7 +187,7 @@ _METHODS = (
 METHODS: Mapping[str, Method] = {method.name: method for method in _METHODS}
 
 
-METRICS = ("auroc", "aupr_out", "aupr_in", "fpr_at_95_tpr", "detection_accuracy")
+METRICS = ("auroc", "aupr_out", "aupr_in", "fpr_at_95_tpr_in", "fpr_at_95_tpr_out", "detection_accuracy")
 """What is measured of the methods of the main table; of ablations, of the open-set protocol and on the second network
 it is the first of them.
 """

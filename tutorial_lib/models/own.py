@@ -9,9 +9,9 @@ taking it apart:
 * timm: ``as_classifier(net, net.get_classifier(), mean, std)``;
 * a head that is code and not a layer: ``features=net.forward_features, head=net.forward_head``.
 
->>> _ = torch.manual_seed(0)
+>>> import torch
 >>> from torchvision.models import resnet18
->>> from tutorial_lib.detectors import KNN, Energy, GradNorm
+>>> from tutorial_lib.detectors import KNN
 >>> model = as_classifier(resnet18(num_classes=10), "fc", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 >>> images = torch.rand(4, 3, 32, 32)
 >>> model.features(images).shape, model(images).shape

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
@@ -64,16 +64,18 @@ def channels_of(model: nn.Module) -> int | None:
     return mean.numel() if isinstance(mean, Tensor) else None
 
 
-def _in_batches(function: Callable[[Tensor], Tensor], model: nn.Module, images: Images, batch_size: int) -> Tensor:
+def _in_batches(function: Callable[[Tensor], Tensor], model: nn.Module, inputs: Iterable[Tensor]) -> Tensor:
+    """``function`` of each batch, as the model takes it, together as float32 on the CPU."""
+    device, dtype = device_of(model), dtype_of(model)
+    with preserved(model), torch.no_grad():
+        return torch.cat([function(as_float(part, dtype).to(device)).float().cpu() for part in inputs])
+
+
+def _checked(model: nn.Module, images: Images, batch_size: int) -> Iterator[Tensor]:
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    device, dtype, channels = device_of(model), dtype_of(model), channels_of(model)
-    found = []
-    with preserved(model), torch.no_grad():
-        for batch in batches(images, "images", batch_size):
-            check_images(batch.images, channels)
-            found.append(function(as_float(batch.images, dtype).to(device)).float().cpu())
-    return torch.cat(found)
+    channels = channels_of(model)
+    return (check_images(batch.images, channels) for batch in batches(images, "images", batch_size))
 
 
 def predict_logits(model: nn.Module, images: Images, batch_size: int = 512) -> Tensor:
@@ -85,7 +87,12 @@ def predict_logits(model: nn.Module, images: Images, batch_size: int = 512) -> T
     Raises:
         TypeError, ValueError: no images, images outside [0, 1], or a model that does not return logits (N, K), K >= 2.
     """
-    return _in_batches(lambda batch: logits_of(model(batch), len(batch), model), model, images, batch_size)
+    return logits_in_batches(model, _checked(model, images, batch_size))
+
+
+def logits_in_batches(model: nn.Module, inputs: Iterable[Tensor]) -> Tensor:
+    """`predict_logits` of batches that may be anything the model takes, such as features; only its answer is checked."""
+    return _in_batches(lambda batch: logits_of(model(batch), len(batch), model), model, inputs)
 
 
 def predict_probabilities(model: nn.Module, images: Images, batch_size: int = 512) -> Tensor:
@@ -95,7 +102,7 @@ def predict_probabilities(model: nn.Module, images: Images, batch_size: int = 51
 
 def predict_features(model: nn.Module, images: Images, batch_size: int = 512) -> Tensor:
     """Penultimate features (N, D), float32 on the CPU; the model needs a ``features`` method (see `Classifier`)."""
-    return _in_batches(lambda batch: penultimate(model, batch), model, images, batch_size)
+    return _in_batches(lambda batch: penultimate(model, batch), model, _checked(model, images, batch_size))
 
 
 def penultimate(model: nn.Module, images: Tensor) -> Tensor:
@@ -127,7 +134,7 @@ def check_head(model: nn.Module, images: Tensor, tolerance: float = 1e-3) -> Non
     head = getattr(model, "head", None)
     if not callable(head):
         raise TypeError(f"{type(model).__name__} has no last layer `head`; see tutorial_lib.models.as_classifier")
-    again = _in_batches(lambda batch: head(penultimate(model, batch)), model, images, 512)
+    again = _in_batches(lambda batch: head(penultimate(model, batch)), model, _checked(model, images, 512))
     if again.shape != logits.shape or (again - logits).abs().max() > tolerance * logits.abs().max().clamp(min=1e-6):
         raise ValueError(
             f"head(features(images)) of {type(model).__name__} is not what the model answers: features must be what "

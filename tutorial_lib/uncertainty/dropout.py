@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
 
-from tutorial_lib.data.images import as_float
+from tutorial_lib.data.images import as_float, check_images
 from tutorial_lib.models.base import Classifier
-from tutorial_lib.models.predict import device_of, predict_features, predict_logits, preserved
+from tutorial_lib.models.predict import channels_of, device_of, logits_in_batches, predict_features, preserved
 
 _PLAIN = ("dropout", "dropout_")
 _CHANNELS = ("dropout1d", "dropout2d", "dropout3d", "feature_dropout")
@@ -92,6 +92,7 @@ def mc_dropout_probabilities(
         raise ValueError(f"passes must be 2 or more to disagree, got {passes}")
     if len(images) == 0:
         raise ValueError("there are no images")
+    check_images(images, channels_of(model))
     if isinstance(model, DropoutBeforeHead) and _certainly_without_dropout(model.model):
         # what lies before the only dropout is the same in every pass
         images = predict_features(model.model, images, batch_size)
@@ -113,7 +114,7 @@ def _passes(
     answers = []
     for _ in range(passes):
         with _thinned(model, uses, generator) as masks:
-            answers.append(predict_logits(model, images, batch_size))
+            answers.append(logits_in_batches(model, images.split(batch_size)))
         if not masks.masks:
             raise ValueError(
                 "the model has no dropout to sample from; wrap it in DropoutBeforeHead, or train one with nn.Dropout"
