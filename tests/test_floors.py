@@ -69,7 +69,6 @@ def test_every_room_has_a_floor():
 
 
 KNOWN_OFFENDERS = {
-    ("figures.cost", "benchmarks.gradients"),
     ("gradcon.side_by_side", "training.classifier"),
     ("gradcon.trained", "training.checkpoints"),
     ("gradcon.training", "training.checkpoints"),

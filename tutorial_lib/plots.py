@@ -107,7 +107,7 @@ def show_image(axes: Axes, image: Any, title: str | None = None, colour: str | N
         title: a few words above it.
         colour: colour of a frame around it (say :data:`KNOWN` or :data:`UNKNOWN`); None: a thin grey line.
     """
-    pixels = _pixels(image)
+    pixels = image_pixels(image)
     grey = pixels.ndim == 2
     axes.imshow(pixels, cmap="gray" if grey else None, vmin=0, vmax=1, interpolation="none")
     axes.set(xticks=[], yticks=[])
@@ -165,6 +165,33 @@ def image_grid(
     return figure
 
 
+def image_pixels(image: Any) -> np.ndarray:
+    """Pixels as matplotlib's ``imshow`` takes them.
+
+    Args:
+        image: array or tensor (H, W), (1, H, W) or (3, H, W), uint8 or float in [0, 1].
+
+    Returns:
+        (H, W) or (H, W, 3), float64 in [0, 1].
+
+    Raises:
+        ValueError: another shape, or values outside [0, 1].
+    """
+    if hasattr(image, "detach"):
+        image = image.detach().cpu().numpy()
+    pixels = np.asarray(image)
+    if pixels.ndim == 3:
+        if pixels.shape[0] not in (1, 3):
+            raise ValueError(f"an image has shape (H, W), (1, H, W) or (3, H, W), got {pixels.shape}")
+        pixels = pixels[0] if pixels.shape[0] == 1 else np.moveaxis(pixels, 0, -1)
+    elif pixels.ndim != 2:
+        raise ValueError(f"an image has shape (H, W), (1, H, W) or (3, H, W), got {pixels.shape}")
+    pixels = pixels / 255.0 if pixels.dtype == np.uint8 else pixels.astype(np.float64)
+    if not np.isfinite(pixels).all() or pixels.min() < -1e-6 or pixels.max() > 1 + 1e-6:
+        raise ValueError(f"pixels must lie in [0, 1], got {pixels.min():.3g} to {pixels.max():.3g}; do not normalise")
+    return pixels.clip(0, 1)
+
+
 def label_line(axes: Axes, x: float, y: float, text: str, colour: str, **text_options: Any) -> Text:
     """Write a label beside a line, in the colour of the line: nobody has to look up a legend.
 
@@ -209,20 +236,3 @@ class _Bare:
 
     def __repr__(self) -> str:
         return self.text
-
-
-def _pixels(image: Any) -> np.ndarray:
-    """(H, W) or (H, W, 3) float in [0, 1] from any image of the course."""
-    if hasattr(image, "detach"):
-        image = image.detach().cpu().numpy()
-    pixels = np.asarray(image)
-    if pixels.ndim == 3:
-        if pixels.shape[0] not in (1, 3):
-            raise ValueError(f"an image has shape (H, W), (1, H, W) or (3, H, W), got {pixels.shape}")
-        pixels = pixels[0] if pixels.shape[0] == 1 else np.moveaxis(pixels, 0, -1)
-    elif pixels.ndim != 2:
-        raise ValueError(f"an image has shape (H, W), (1, H, W) or (3, H, W), got {pixels.shape}")
-    pixels = pixels / 255.0 if pixels.dtype == np.uint8 else pixels.astype(np.float64)
-    if not np.isfinite(pixels).all() or pixels.min() < -1e-6 or pixels.max() > 1 + 1e-6:
-        raise ValueError(f"pixels must lie in [0, 1], got {pixels.min():.3g} to {pixels.max():.3g}; do not normalise")
-    return pixels.clip(0, 1)

@@ -10,7 +10,7 @@ import torch
 from tutorial_lib.__main__ import main
 from tutorial_lib.benchmarks import gradients, networks, peers
 from tutorial_lib.benchmarks.timing import interleaved
-from tutorial_lib.figures.cost import cost_figure
+from tutorial_lib.figures.gradients_as_features import cost
 from tutorial_lib.gradients import squared_norms
 from tutorial_lib.results.rows import read_rows
 
@@ -127,7 +127,7 @@ def test_bad_arguments_are_said(arguments, message, capsys):
 
 def test_a_figure_without_rows_says_what_to_run():
     with pytest.raises(ValueError, match="python -m tutorial_lib benchmark gradients"):
-        cost_figure([])
+        cost({})
 
 
 def test_stored_results_hold_what_chapter_4_says():

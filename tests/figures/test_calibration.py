@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from scipy.stats import binomtest
 from simulators import simulate
 
 from tutorial_lib.calibration import ece, negative_log_likelihood
@@ -16,6 +17,7 @@ from tutorial_lib.figures.calibration import (
     draw_by_level,
     draw_confidence,
     draw_promises,
+    draw_reliability,
 )
 
 
@@ -36,6 +38,31 @@ def test_right_answers_go_up_and_wrong_ones_down_each_to_one(axes):
     by_place = {(round(bar.get_x(), 1), np.sign(bar.get_height())): bar.get_height() for bar in axes.patches}
     assert by_place[0.9, 1] == pytest.approx(3 / 4) and by_place[0.9, -1] == pytest.approx(-1 / 2)
     assert {"4 right answers", "2 wrong answers", "75%", "50%"} == set(words(axes))
+
+
+def test_diagram_puts_a_dot_where_each_bin_is_and_a_line_to_the_diagonal():
+    axes = Figure().add_subplot()
+    confidence, correct = (
+        np.array([0.95] * 20 + [0.55] * 10 + [0.25]),
+        np.array([True] * 12 + [False] * 8 + [True] * 11),
+    )
+    table = draw_reliability(axes, confidence, correct, bins=10)
+    (dots,) = [c for c in axes.collections if len(c.get_offsets()) == 3 and len(c.get_sizes()) == 3]
+    np.testing.assert_allclose(dots.get_offsets(), [[0.25, 1], [0.55, 1], [0.95, 0.6]])
+    assert np.diff(dots.get_sizes())[0] > 0
+    chance, gaps = (c for c in axes.collections if c is not dots)
+    ends = np.array([segment[:, 1] for segment in gaps.get_segments()])
+    np.testing.assert_allclose(ends, [[1, 0.25], [1, 0.55], [0.6, 0.95]])
+    first, second, third = gaps.get_colors()
+    assert tuple(first) == tuple(second) != tuple(third)  # promised too little twice, too much once
+    # Grey: a share that the binomial test does not reject at 5 %, and no larger one.
+    (low, high) = sorted(chance.get_segments()[2][:, 1])
+    assert binomtest(round(20 * low), 20, 0.95, "less").pvalue > 0.025
+    assert binomtest(round(20 * low) - 1, 20, 0.95, "less").pvalue <= 0.025
+    assert high == 1
+    assert table.count.sum() == 31
+    with pytest.raises(ValueError, match="chance"):
+        draw_reliability(axes, confidence, correct, chance=95)
 
 
 def test_an_error_stands_at_its_value_and_all_of_chance_is_in_view(axes):

@@ -43,33 +43,6 @@ def test_label_bars_draw_the_demand():
     assert "|u|² = 1.2" in words(figure)
 
 
-def test_verdict_queues_the_images_by_their_score():
-    places = torch.tensor([3.0, 1.0, 4.0, 2.0])
-    figure = pictures.verdict(
-        IMAGES, ["a", "b", "c", "d"], [KNOWN] * 4, places, torch.arange(10.0), torch.arange(20.0), "strangers", "title"
-    )
-    answers = [axis.get_xlabel() for axis in figure.axes[:4]]
-    assert answers == ["b", "d", "a", "c"]
-    assert {"10 known", "20 strangers"} <= set(words(figure))
-
-
-def test_verdict_depends_on_the_order_of_the_scores_only():
-    known, strange = torch.arange(10.0), torch.arange(20.0) + 0.5
-    heights = []
-    for change in (lambda s: s, lambda s: (3 * s).exp()):
-        figure = pictures.verdict(
-            IMAGES, list("abcd"), [KNOWN] * 4, torch.arange(4.0), change(known), change(strange), "strangers", "t"
-        )
-        heights.append([bar.get_height() for bar in figure.axes[4].patches])
-    assert heights[0] == heights[1]
-    assert sum(heights[0]) == pytest.approx(0)  # each histogram holds all of its images
-
-
-def test_band_is_the_median_and_nine_in_ten():
-    norms = 10.0 ** torch.linspace(0, 1, 101, dtype=torch.float64)[:, None]
-    torch.testing.assert_close(pictures.band(norms), torch.tensor([[0.05], [0.5], [0.95]], dtype=torch.float64))
-
-
 def test_layers_are_drawn_relative_to_the_known_and_named_apart():
     known = torch.tensor([[-1.0, -1.0], [0.0, 1.0], [1.0, 2.0]])
     strange = {"near_known": torch.tensor([0.5, 1.0]), "below": torch.tensor([-0.5, -1.0])}
@@ -130,3 +103,11 @@ def test_toy_pictures_draw_their_marks():
     _, grid = toy.plane(2.0, 21)
     figure = pictures.maps(data, {"norms": net(grid).detach().square().sum(1)}, {"hole": torch.zeros(2)}, 2.0)
     assert {"norms", "hole"} <= set(words(figure))
+
+
+def test_cost_draws_each_way_at_its_batch_sizes():
+    table = {"resnet20": {"one pass": {1: 1.2, 8: 0.9}, "loop": {1: 1.0, 8: 7.0}}, "unknown": {"loop": {1: 1.0}}}
+    figure = pictures.cost(table, ["resnet20", "absent"])
+    curves = [line.get_xydata().tolist() for line in figure.axes[0].lines[:2]]
+    assert curves == [[[1, 1.2], [8, 0.9]], [[1, 1.0], [8, 7.0]]]
+    assert {"ResNet-20", "one pass", "loop"} <= set(words(figure))

@@ -56,7 +56,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from tutorial_lib.benchmarks import gradients
     from tutorial_lib.benchmarks.networks import CLASSIFIERS
-    from tutorial_lib.figures.cost import cost_figure
+    from tutorial_lib.figures.gradients_as_features import cost
     from tutorial_lib.plots import use_style
     from tutorial_lib.results.rows import write_rows
 
@@ -92,7 +92,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if out is not None:
         use_style()
         kept = write_rows(out / f"gradients_{device.type}.csv", rows)
-        cost_figure(kept).savefig(out / f"gradients_{device.type}.svg")
+        cost(gradients.ratios(kept, "norms")).savefig(out / f"gradients_{device.type}.svg")
         print(f"wrote {out / f'gradients_{device.type}.csv'} and .svg")
     return 0
 

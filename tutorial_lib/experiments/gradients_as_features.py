@@ -42,6 +42,7 @@ __all__ = [
     "QUESTIONS",
     "SCORES",
     "Question",
+    "log_quantiles",
     "measure",
     "over_seeds",
     "spread",
@@ -131,6 +132,11 @@ def measure(model: nn.Module, study: Study, questions: Sequence[Question], limit
         yield from compared(question.name, "auroc_unusual", _unusual(question.norms(model, held_out)), norms)
 
 
+def log_quantiles(norms: Tensor) -> Tensor:
+    """Base-10 logarithms of squared norms (N, P) at the quantiles `QUANTILES` of the N images: low, median, high (3, P)."""
+    return torch.from_numpy(np.quantile(norms.clamp_min(TINY).log10().numpy(), QUANTILES, axis=0))
+
+
 def spread(model: nn.Module, study: Study, question: Question = QUESTIONS[0], limit: int = LIMIT) -> dict[str, NDArray]:
     """How the norms of every layer are spread, for the known test images and for every shift.
 
@@ -143,7 +149,7 @@ def spread(model: nn.Module, study: Study, question: Question = QUESTIONS[0], li
     arrays: dict[str, NDArray] = {}
     for name, images in sets.items():
         norms, _ = squared_norms(model, _some(images, limit), question.label, question.loss, parameters=layers)
-        arrays[name] = np.quantile(norms.clamp_min(TINY).log10().numpy(), QUANTILES, axis=0)
+        arrays[name] = log_quantiles(norms).numpy()
     return arrays
 
 

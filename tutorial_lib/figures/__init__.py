@@ -1,1 +1,1 @@
-"""Drawings of the chapters: one module per chapter, named as the chapter."""
+"""One module of pictures per chapter, with the chapter's name; see :mod:`tutorial_lib.figures.common` for their rules."""

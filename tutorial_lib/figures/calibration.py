@@ -1,28 +1,40 @@
-"""Pictures of confidence: of right and wrong answers, under a temperature, against chance, by corruption level."""
+"""Pictures of chapter 11: confidence of right and wrong answers, against accuracy, against chance, under a temperature."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binom
 from torch import Tensor
 
-from tutorial_lib.calibration.bins import reliability_bins
+from tutorial_lib.calibration.bins import ReliabilityBins, Scheme, reliability_bins
 from tutorial_lib.calibration.errors import ece
 from tutorial_lib.calibration.inputs import confidence_and_correct
 from tutorial_lib.calibration.scores import negative_log_likelihood
 from tutorial_lib.calibration.temperature import TemperatureScaling
-from tutorial_lib.figures.reliability import reliability_diagram
+from tutorial_lib.figures.common import words
 from tutorial_lib.plots import KNOWN, MODEL, MODEL_UNCERTAINTY, MUTED, TALL, UNKNOWN, label_line, show_image
 
-__all__ = ["TemperaturePicture", "draw_against_chance", "draw_by_level", "draw_confidence", "draw_promises"]
+__all__ = [
+    "TemperaturePicture",
+    "draw_against_chance",
+    "draw_by_level",
+    "draw_confidence",
+    "draw_promises",
+    "draw_reliability",
+]
 
 BINS = 10
 """Bins of every picture here: few enough that each dot can be told from the next."""
+
+LARGEST_DOT = 130.0
+"""Area in square points of a dot that holds half of the predictions or more."""
 
 
 def draw_confidence(axes: Axes, confidence: ArrayLike, correct: ArrayLike) -> None:
@@ -35,15 +47,55 @@ def draw_confidence(axes: Axes, confidence: ArrayLike, correct: ArrayLike) -> No
     """
     sure, right = confidence_and_correct(confidence, correct)
     edges = np.arange(BINS + 1) / BINS
-    for chosen, sign, colour, hatch, words in ((right, 1, KNOWN, "", "right"), (~right, -1, UNKNOWN, "///", "wrong")):
+    for chosen, sign, colour, hatch, answers in ((right, 1, KNOWN, "", "right"), (~right, -1, UNKNOWN, "///", "wrong")):
         count = reliability_bins(sure[chosen], right[chosen], BINS).count
         share = sign * count / count.sum()
         axes.bar(edges[:-1], share, 1 / BINS, align="edge", color=colour, hatch=hatch, edgecolor="white")
-        label_line(axes, 0.02, 0.5 * sign, f"{count.sum():,} {words} answers", colour)
+        label_line(axes, 0.02, 0.5 * sign, f"{count.sum():,} {answers} answers", colour)
         label_line(axes, 1 - 0.5 / BINS, share[-1] + 0.1 * sign, f"{count[-1] / count.sum():.0%}", colour, ha="center")
     axes.axhline(0, color=MODEL, linewidth=1)
     axes.set(xlim=(0, 1), ylim=(-1.15, 1.15), xlabel="confidence", ylabel="share of them")
     axes.set_yticks([-1, -0.5, 0, 0.5, 1], ["1", "½", "0", "½", "1"])
+
+
+def draw_reliability(
+    axes: Axes, predictions: Any, outcomes: Any, bins: int = 15, scheme: Scheme = "width", chance: float = 0.95
+) -> ReliabilityBins:
+    """Draw accuracy against confidence, one dot for each bin that is not empty, after Guo et al., ICML 2017, figure 1.
+
+    A dot's area is its share of the predictions (up to one half), its distance from the diagonal is the gap: an orange
+    line where the network promises too much, a blue one where it promises too little. The grey bar behind it is where
+    the dot would lie, with probability ``chance``, if the bin were calibrated: the binomial quantiles of Bröcker and
+    Smith, Weather and Forecasting 2007.
+
+    Args:
+        axes: where to draw; gets both limits and both labels.
+        predictions, outcomes, bins, scheme: see `reliability_bins`.
+        chance: probability that the grey bars hold, in (0, 1).
+
+    Returns:
+        What is drawn, see `ReliabilityBins`.
+    """
+    if not 0 < chance < 1:
+        raise ValueError(f"chance must lie strictly between 0 and 1, got {chance}")
+    table = reliability_bins(predictions, outcomes, bins, scheme)
+    full = table.count > 0
+    count, confidence, accuracy = table.count[full], table.confidence[full], table.accuracy[full]
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, zorder=1)
+    low, high = (binom.ppf(tail, count, confidence) / count for tail in ((1 - chance) / 2, (1 + chance) / 2))
+    axes.vlines(confidence, low, high, color="#d9d9d9", linewidth=7, zorder=0)
+    colours = np.where(accuracy < confidence, UNKNOWN, KNOWN)
+    axes.vlines(confidence, accuracy, confidence, color=colours, linewidth=2.5, zorder=2)
+    axes.scatter(
+        confidence,
+        accuracy,
+        s=np.minimum(2 * table.weight[full], 1) * LARGEST_DOT + 9,
+        color=MODEL,
+        zorder=3,
+        clip_on=False,
+    )
+    axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="confidence", ylabel="accuracy", aspect="equal")
+    return table
 
 
 def draw_against_chance(axes: Axes, measured: float, interval: tuple[float, float], chance: ArrayLike) -> None:
@@ -110,8 +162,7 @@ def draw_by_level(axes: Axes, errors: NDArray[np.floating], names: Sequence[str]
     axes.plot(errors.T, color=UNKNOWN, linewidth=1, alpha=0.7)
     axes.plot(mean, color=MODEL, linewidth=3)
     apart = max(0.0, 0.1 * top - (errors[worst, -1] - mean[-1])) / 2  # keep the two labels a line apart
-    words = names[worst].replace("_", " ")
-    label_line(axes, last + 0.12, errors[worst, -1] + apart, words, UNKNOWN, fontweight="normal")
+    label_line(axes, last + 0.12, errors[worst, -1] + apart, words(names[worst]), UNKNOWN, fontweight="normal")
     label_line(axes, last + 0.12, mean[-1] - apart, "mean", MODEL)
     axes.set(xlim=(0, last + 1.8), ylim=(0, top), xlabel="corruption level", ylabel="ECE", title=title)
     axes.set_xticks(range(last + 1))
@@ -155,7 +206,7 @@ class TemperaturePicture:
         # Placed by hand: the picture stays still when a label grows, and is drawn in half the time.
         figure = plt.figure(figsize=TALL, layout="none")
         diagram, curve = figure.add_axes((0.09, 0.41, 0.44, 0.53)), figure.add_axes((0.62, 0.41, 0.36, 0.53))
-        reliability_diagram(diagram, confidence, correct, BINS)
+        draw_reliability(diagram, confidence, correct, BINS)
         diagram.set_title(f"calibration error {error:.1%}")
         self._draw_loss(curve, temperature, loss)
         for place, i in enumerate(self.chosen):

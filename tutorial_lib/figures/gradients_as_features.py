@@ -1,7 +1,6 @@
-"""Pictures of gradient norms, as chapter 4 draws them.
+"""Pictures of chapter 4: gradient norms and what they are made of, what they say, what they cost.
 
-Every function takes numbers and returns a figure in the style of :mod:`tutorial_lib.plots`; what is known is blue, what
-is not is orange. Norms are squared and span decades, so their axes are logarithmic.
+Norms are squared and span decades, so their axes are logarithmic.
 """
 
 from __future__ import annotations
@@ -12,12 +11,15 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator, StrMethodFormatter
 from torch import Tensor, nn
 
+from tutorial_lib.figures.common import apart, draw_table, queue, words
 from tutorial_lib.gradients.toy import ToyData, introduced, plane
 from tutorial_lib.plots import (
+    DIVERGING,
     HATCHES,
     KNOWN,
     MARKERS,
@@ -30,6 +32,31 @@ from tutorial_lib.plots import (
     label_line,
     show_image,
 )
+
+__all__ = [
+    "cost",
+    "factors",
+    "gram",
+    "label_bars",
+    "layers",
+    "maps",
+    "moves",
+    "one_pass",
+    "profiles",
+    "queue",
+    "ratios",
+    "scores",
+    "seeds",
+    "verdict_table",
+]
+
+NETWORKS = {
+    "resnet18": "ResNet-18",
+    "resnet20": "ResNet-20",
+    "small_cnn": "small CNN",
+    "densenet_bc_100_12": "DenseNet-BC",
+}
+"""Names of the networks of the benchmark, for readers."""
 
 BAND = (0.05, 0.95)
 """Quantiles between which nine known images in ten lie."""
@@ -192,56 +219,6 @@ def factors(panels: Mapping[str, tuple[tuple[Tensor, Tensor], tuple[Tensor, Tens
     return figure
 
 
-def verdict(
-    images: Tensor,
-    answers: Sequence[str],
-    colours: Sequence[str],
-    places: Tensor,
-    known: Tensor,
-    strange: Tensor,
-    stranger: str,
-    title: str,
-) -> Figure:
-    """Known images and strangers in one queue, by one score: a few of them in person, all of them below as histograms.
-
-    Args:
-        images: the few (n, C, H, W), drawn from the smallest score to the largest.
-        answers: what the network says of each, n short texts.
-        colours: n colours, which say whether each is known.
-        places: their scores (n,).
-        known, strange: scores of all (N,) and (M,). The histograms are over the place in the queue, so that only the
-            order counts.
-        stranger: what to call the strangers.
-        title: one sentence.
-    """
-    queue = torch.cat([known, strange]).argsort().argsort() / (len(known) + len(strange) - 1)
-    edges = np.linspace(0, 1, 26)
-    figure = plt.figure(figsize=(WIDTH, 3.5))
-    above, below = figure.subfigures(2, 1, height_ratios=[1, 1.7])
-    above.suptitle(title, x=0.01, ha="left")
-    for axis, n in zip(above.subplots(1, len(images)), places.argsort().tolist(), strict=True):
-        show_image(axis, images[n], colour=colours[n])
-        axis.set_xlabel(answers[n], fontsize=11, color=MODEL)
-    axis = below.subplots()
-    for ranks, colour, side in ((queue[: len(known)], KNOWN, 1), (queue[len(known) :], UNKNOWN, -1)):
-        share = np.histogram(ranks, edges)[0] / len(ranks)
-        axis.bar(
-            edges[:-1], side * share, np.diff(edges), align="edge", color=colour, hatch=HATCHES[colour], ec="white"
-        )
-    axis.axhline(0, color=MODEL, linewidth=1)
-    reach = 1.5 / (len(edges) - 1) * len(queue) / min(len(known), len(strange))  # the highest bar that can be, and room
-    axis.set(xlim=(0, 1), ylim=(-reach, reach), yticks=[], xticks=[0, 1])
-    axis.set_xticklabels(["← smaller gradient", "larger gradient →"])
-    for label, side in zip(axis.get_xticklabels(), ("left", "right"), strict=True):
-        label.set_ha(side)
-    for side in ("left", "bottom"):
-        axis.spines[side].set_visible(False)
-    axis.tick_params(length=0)
-    label_line(axis, 0.5, 0.88 * reach, f"{len(known)} known", KNOWN, ha="center")
-    label_line(axis, 0.5, -0.88 * reach, f"{len(strange)} {stranger}", UNKNOWN, ha="center")
-    return figure
-
-
 def seeds(values: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> Figure:
     """AUROC of "larger is stranger", one row a network, one group a shift, one dot a seed.
 
@@ -263,25 +240,18 @@ def seeds(values: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> Fi
             )  # fmt: skip
     axes.axvline(0.5, color=MUTED, linestyle="dashed", linewidth=1)
     axes.set(xlim=(-0.02, 1.02), ylim=(len(values) - 0.45, -0.6), title=title)
-    axes.set(yticks=range(len(values)), yticklabels=[shift.replace("_", " ") for shift in values])
+    axes.set(yticks=range(len(values)), yticklabels=[words(shift) for shift in values])
     axes.set_xlabel("AUROC of “larger is stranger”")
     axes.legend(loc="upper center", bbox_to_anchor=(0.42, -0.6 / figure.get_figheight()), ncols=4, columnspacing=1.2)
     return figure
-
-
-def band(norms: Tensor) -> Tensor:
-    """Base-10 logarithms of squared norms (N, P) between which nine images in ten lie, and their median: (3, P)."""
-    return torch.quantile(
-        norms.clamp_min(LEAST).log10(), torch.tensor([BAND[0], 0.5, BAND[1]], dtype=norms.dtype), dim=0
-    )
 
 
 def layers(panels: Mapping[str, tuple[Tensor, Mapping[str, Tensor]]]) -> Figure:
     """Norms through the network: the band of the known images, and the median of each kind of stranger.
 
     Args:
-        panels: for each title, the `band` of the known images (3, P), and by name the base-10 logarithms of the median
-            norms of strangers (P,).
+        panels: for each title, of the known images the base-10 logarithms of the norms between which nine in ten lie and
+            of their median (3, P: low, median, high), and by name those of the median norms of strangers (P,).
     """
     figure, axes = plt.subplots(len(panels), 1, figsize=(WIDTH, 3.4 * len(panels)), squeeze=False)
     for axis, (title, (known, strange)) in zip(axes[:, 0], panels.items(), strict=True):
@@ -295,9 +265,9 @@ def layers(panels: Mapping[str, tuple[Tensor, Mapping[str, Tensor]]]) -> Figure:
                 depth, median - typical, color=UNKNOWN, linewidth=1.5, marker=marker, markeredgecolor="white",
                 markersize=6 if len(depth) < 12 else 3,
             )  # fmt: skip
-            ends[name.replace("_", " ")] = float(median[-1] - typical[-1])
+            ends[words(name)] = float(median[-1] - typical[-1])
         bottom, top = axis.get_ylim()
-        for name, y in _apart(ends, 0.075 * (top - bottom)).items():
+        for name, y in zip(ends, apart(list(ends.values()), 0.075 * (top - bottom)), strict=True):
             colour = KNOWN if name == "known" else UNKNOWN
             axis.plot(depth[-1] * np.array([1.01, 1.05]), [ends[name], y], color=colour, linewidth=0.8)
             label_line(axis, depth[-1] * 1.06, y, name, colour)
@@ -327,7 +297,7 @@ def scores(values: Mapping[str, Mapping[str, float]], title: str) -> Figure:
         )  # fmt: skip
     axes.axvline(0.5, color=MUTED, linestyle="dashed", linewidth=1)
     axes.set(xlim=(-0.02, 1.03), ylim=(len(strangers) - 0.5, -0.5), title=title, xlabel="AUROC")
-    axes.set(yticks=range(len(strangers)), yticklabels=[name.replace("_", " ") for name in strangers])
+    axes.set(yticks=range(len(strangers)), yticklabels=[words(name) for name in strangers])
     axes.legend(loc="upper center", bbox_to_anchor=(0.42, -0.72 / figure.get_figheight()), ncols=4, columnspacing=1.2)
     return figure
 
@@ -383,7 +353,7 @@ def gram(x: Tensor, g: Tensor) -> Figure:
     }
     for axis, (title, table), sign in zip(axes, tables.items(), ("×", "=", ""), strict=True):
         reach = np.abs(table).max()
-        axis.imshow(table, cmap="PuOr_r", vmin=-reach, vmax=reach)
+        axis.imshow(table, cmap=DIVERGING, vmin=-reach, vmax=reach)
         axis.set_title(title, loc="center", fontsize=12)
         axis.set(xticks=[], yticks=[])
         axis.text(1.11, 0.5, sign, transform=axis.transAxes, fontsize=18, va="center", ha="center")
@@ -419,30 +389,77 @@ def verdict_table(tables: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Fi
     figure.get_layout_engine().set(h_pad=0.12)  # slanted names reach up to the title below
     for axis, (title, table) in zip(axes[:, 0], tables.items(), strict=True):
         strangers = list(next(iter(table.values())))
-        cells = np.array([[row[name] for name in strangers] for row in table.values()])
-        axis.imshow(cells, cmap="PuOr_r", vmin=0, vmax=1, aspect="auto")
-        for (i, j), value in np.ndenumerate(cells):
-            text = f"{value:.2f}".removeprefix("0") if value < 0.995 else "1"
-            axis.text(
-                j, i, text, ha="center", va="center", fontsize=11, color="white" if abs(value - 0.5) > 0.32 else MODEL
-            )
-        axis.set(yticks=range(len(table)), yticklabels=list(table), xticks=range(len(strangers)), title=title)
-        axis.set_xticklabels(
-            [name.replace("_", " ") for name in strangers], rotation=40, ha="right", rotation_mode="anchor"
-        )
-        axis.tick_params(length=0)
-        for spine in axis.spines.values():
-            spine.set_visible(False)
+        draw_table(axis, [[row[name] for name in strangers] for row in table.values()], list(table), title)
+        names = [words(name) for name in strangers]
+        axis.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
     return figure
 
 
-def _arcs(axis: plt.Axes, data: ToyData) -> None:
+def cost(
+    table: Mapping[str, Mapping[str, Mapping[int, float]]],
+    networks: Sequence[str] = ("resnet18", "resnet20", "small_cnn"),
+) -> Figure:
+    """Cost of every sample's norms in plain training steps, against the batch size; one panel per network.
+
+    Args:
+        table: for each network, for each way, its cost by batch size, see
+            `tutorial_lib.benchmarks.gradients.ratios`. Of the ways, ``"one pass"`` is the thick black line, ``"loop"``
+            dashed, everything else grey.
+        networks: which to draw; those that the table lacks are left out.
+    """
+    networks = [name for name in networks if name in table]
+    if not networks:
+        raise ValueError("the table holds none of these networks; run: python -m tutorial_lib benchmark gradients")
+    figure, panels = plt.subplots(1, len(networks), sharey=True, squeeze=False, figsize=(WIDTH, 3.4))
+    batches: set[int] = set()
+    for axes, name in zip(panels[0], networks, strict=True):
+        for method, by_batch in table[name].items():
+            ours, loop = method == "one pass", method == "loop"
+            axes.plot(
+                list(by_batch), list(by_batch.values()), "o-" if ours else "s--" if loop else "-",
+                color=MODEL if ours else MUTED, linewidth=3 if ours else 1.2, markersize=6 if ours else 4, zorder=3 if ours else 2,
+            )  # fmt: skip
+            batches |= set(by_batch)
+        axes.axhline(1, color=MUTED, linewidth=0.8, linestyle=":")
+        axes.set(xscale="log", yscale="log", title=NETWORKS.get(name, name))
+        axes.xaxis.set(
+            major_locator=FixedLocator(sorted(batches)),
+            minor_locator=NullLocator(),
+            major_formatter=StrMethodFormatter("{x:.0f}"),
+        )
+        axes.yaxis.set(
+            major_locator=FixedLocator([0.5, 1, 2, 4, 8]),
+            minor_locator=NullLocator(),
+            major_formatter=StrMethodFormatter("{x:g}"),
+        )
+    first = panels[0][0]
+    first.set_ylabel("time, in plain steps")
+    lowest = min(min(table[name][method].values()) for name in networks for method in table[name])
+    first.set_ylim(bottom=0.6 * lowest)  # room for words below the lowest line
+    last = table[networks[0]]
+    for method, side in (("one pass", "left"), ("loop", "right")):
+        if method in last:  # below the line, at the end where no other passes
+            n = min(last[method]) if side == "left" else max(last[method])
+            first.annotate(
+                method,
+                (n, last[method][n]),
+                xytext=(0, -20),
+                textcoords="offset points",
+                ha=side,
+                fontsize=11,
+            )
+    figure.supxlabel("images in the batch", fontsize=12)
+    figure.suptitle("All norms for about the price of one training step", x=0.01, ha="left")
+    return figure
+
+
+def _arcs(axis: Axes, data: ToyData) -> None:
     for label, marker in enumerate("osD"):
         axis.scatter(*data.points[data.classes == label].T, s=9, color=KNOWN, marker=marker, linewidth=0, alpha=0.7)
 
 
 def _boundary(
-    axis: plt.Axes,
+    axis: Axes,
     net: nn.Module,
     ticks: Tensor,
     grid: Tensor,
@@ -459,7 +476,7 @@ def _boundary(
         axis.contour(ticks, ticks, lead, levels=[0], colors=colour, linestyles=style, linewidths=width, alpha=alpha)
 
 
-def _name_layers(axis: plt.Axes, count: int) -> None:
+def _name_layers(axis: Axes, count: int) -> None:
     axis.set_xticks([0, count - 1], ["first", "last\nlayer"])
 
 
@@ -472,20 +489,7 @@ def _ends(values: np.ndarray) -> np.ndarray:
     return np.concatenate([values[:1], values, values[-1:]])
 
 
-def _plain_multiples(axis: plt.Axes, reach: float) -> None:
+def _plain_multiples(axis: Axes, reach: float) -> None:
     steps = [step for step in (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100) if 1 / reach <= step <= reach]
     axis.set_yticks(steps, [f"{step:.1g}" if step < 0.1 else f"{step:g}" for step in steps])
     axis.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _apart(heights: Mapping[str, float], gap: float) -> dict[str, float]:
-    """The heights of labels, moved until no two are closer than ``gap``, in the same order."""
-    order = sorted(heights, key=lambda name: heights[name])
-    placed = np.array([heights[name] for name in order])
-    for _ in range(200):
-        overlap = np.clip(gap - np.diff(placed), 0, None) / 2
-        if not overlap.any():
-            break
-        placed[:-1] -= overlap
-        placed[1:] += overlap
-    return dict(zip(order, placed, strict=True))

@@ -1,8 +1,4 @@
-"""Pictures of detectors at work, as chapter 8 draws them.
-
-Every function takes numbers and returns a figure in the style of :mod:`tutorial_lib.plots`; what is known is blue, what
-is not is orange. Scores are larger for stranger images, so strangers belong on the right.
-"""
+"""Pictures of chapter 8: detectors at work, what gradients look like, how good and how dear each score is."""
 
 from __future__ import annotations
 
@@ -11,18 +7,16 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullFormatter
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from tutorial_lib.data.images import ImageSet
-from tutorial_lib.metrics import auroc
+from tutorial_lib.figures.common import apart, draw_queue, draw_table, name_ends, places, queue, words
+from tutorial_lib.metrics import auroc, fpr_at_tpr
 from tutorial_lib.plots import (
     DIVERGING,
-    HATCHES,
     KNOWN,
     MODEL,
     MUTED,
@@ -38,18 +32,14 @@ __all__ = [
     "Queue",
     "auroc_table",
     "barcodes",
-    "places",
     "price",
     "published",
-    "queue",
+    "queue_of_sets",
     "queues",
     "same_and_other",
     "strangers",
     "two_layers",
 ]
-
-BARS = 24
-"""Bars of the histograms over a queue."""
 
 IN_PERSON = 13
 """Images that are shown of a queue."""
@@ -67,16 +57,6 @@ SHORT: Mapping[bool, Mapping[str, str]] = {
 }  # fmt: skip
 """Short names for narrow tables, by name in result rows: of what has seen no stranger (True), and of what has."""
 
-PRINTED = {
-    "svhn": "SVHN",
-    "tiny_imagenet": "Tiny ImageNet",
-    "mnist": "MNIST",
-    "fashion_mnist": "Fashion-MNIST",
-    "notmnist": "notMNIST",
-    "cifar10": "CIFAR-10",
-}
-"""Image sets that have a name of their own."""
-
 Pair = tuple[ArrayLike, ArrayLike]
 """Scores of known images (N,) and of strangers (M,), larger = stranger."""
 
@@ -92,7 +72,7 @@ def strangers(images: Tensor, names: Sequence[str], probabilities: Tensor, class
     """
     confidence, answers = (values.tolist() for values in probabilities.max(dim=1))
     said = [f"“{classes[k]}”, {p:.1%}" for k, p in zip(answers, confidence, strict=True)]
-    titles = [f"{_words(name)}\n{words}" for name, words in zip(names, said, strict=True)]
+    titles = [f"{words(name)}\n{answer}" for name, answer in zip(names, said, strict=True)]
     return image_grid(images, titles, columns=3, colours=[KNOWN] + [UNKNOWN] * (len(images) - 1))
 
 
@@ -100,67 +80,45 @@ def strangers(images: Tensor, names: Sequence[str], probabilities: Tensor, class
 # Known images and strangers in one queue
 
 
-def places(known: ArrayLike, strange: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Where each image stands in one queue of both, 0 the least strange, 1 the strangest.
-
-    Both groups weigh the same, however many images they have, and images with equal scores share one place. Of two
-    scores that sort images alike, the places are the same.
-
-    Args:
-        known, strange: scores (N,) and (M,), larger = stranger.
-
-    >>> places([1.0, 2.0], [2.0, 9.0])
-    (array([0.125, 0.5  ]), array([0.5  , 0.875]))
-    """
-    scores = np.concatenate([np.asarray(known, dtype=np.float64), np.asarray(strange, dtype=np.float64)])
-    count = len(np.asarray(known))
-    weight = np.repeat([0.5 / count, 0.5 / (len(scores) - count)], [count, len(scores) - count])
-    _, group = np.unique(scores, return_inverse=True)
-    share = np.bincount(group, weights=weight)
-    place = (share.cumsum() - share / 2)[group]
-    return place[:count], place[count:]
-
-
-def caught(known: ArrayLike, strange: ArrayLike, accepted: float = 0.95) -> tuple[float, float]:
-    """The threshold that accepts this share of the known images, and the share of strangers above it."""
-    threshold = float(np.quantile(np.asarray(known, dtype=np.float64), accepted, method="inverted_cdf"))
-    return threshold, float((np.asarray(strange, dtype=np.float64) > threshold).mean())
-
-
-def queue(
+def queue_of_sets(
     known: tuple[ArrayLike, ImageSet], strange: tuple[ArrayLike, ImageSet], title: str, accepted: float = 0.95
 ) -> Figure:
-    """Known images and strangers in one queue by one score: some of them in person, all of them as histograms.
+    """Known images and strangers in one queue by one score: some from evenly spaced places in person, all as histograms.
 
     Args:
         known, strange: scores (N,), larger = stranger, and the images. The strangers go by the name of their set.
         title: one sentence.
-        accepted: share of the known images that the threshold lets pass.
+        accepted: share of the known images that the gate lets pass, in (0, 1].
     """
-    # Placed by hand: the picture stays still when a number grows, and is drawn in a third of the time.
-    figure = plt.figure(figsize=(WIDTH, 4.1), layout="none")
-    strip, axes = figure.add_axes((0.02, 0.735, 0.96, 0.145)), figure.add_axes((0.02, 0.075, 0.96, 0.635))
-    figure.text(0.02, 0.93, title, fontsize=13)
-    at = places(known[0], strange[0])
-    _in_person(strip, at, (known[1], strange[1]))
-    _histograms(axes, at)
-    threshold, share = caught(known[0], strange[0], accepted)
-    line = float(at[0][np.asarray(known[0]) <= threshold].max())
-    axes.axvspan(line, 1, color=MUTED, alpha=0.16, linewidth=0, zorder=0)
-    axes.axvline(line, color=MODEL, linewidth=1.2)
-    top = axes.get_ylim()[1]
-    label_line(axes, 0.02, 0.87 * top, f"{len(known[1])} known", KNOWN)
-    label_line(axes, 0.02, -0.87 * top, f"{len(strange[1])} {_words(strange[1].name)}", UNKNOWN)
-    for height, words in ((0.87, f"{accepted:.0%} accepted"), (-0.87, f"{share:.0%} caught")):
-        left = line > (0.5 if height > 0 else 0.8)  # of the line, as long as there is room
-        aside = line - 0.012 if left else line + 0.012
-        label_line(axes, aside, height * top, words, MODEL, ha="right" if left else "left")
-    _name_ends(axes, "← familiar", "strange →")
-    return figure
+    scores = np.concatenate([np.asarray(known[0], dtype=np.float64), np.asarray(strange[0], dtype=np.float64)])
+    count = len(known[1])
+    chosen = _evenly(np.concatenate(places(known[0], strange[0])))
+    return queue(
+        [strange[1].images[n - count] if n >= count else known[1].images[n] for n in chosen],
+        scores[chosen],
+        [n >= count for n in chosen],
+        known[0],
+        strange[0],
+        title,
+        ends=("← familiar", "strange →"),
+        names=("known", words(strange[1].name)),
+        accepted=accepted,
+    )
+
+
+def _evenly(place: NDArray[np.float64]) -> list[int]:
+    """Indices of `IN_PERSON` images from evenly spaced places of the queue."""
+    chosen = []
+    for number, wanted in enumerate((np.arange(IN_PERSON) + 0.5) / IN_PERSON):
+        nearest = np.abs(place - wanted)
+        # among equals a different one each time, so that a long tie does not show one image again and again
+        candidates = np.flatnonzero(nearest <= nearest.min() + 1e-12)
+        chosen.append(int(candidates[(number * 7919) % len(candidates)]))
+    return chosen
 
 
 class Queue:
-    """`queue` for every detector and every kind of stranger, made for :func:`tutorial_lib.explore.explore`.
+    """`queue_of_sets` for every detector and every kind of stranger, made for :func:`tutorial_lib.explore.explore`.
 
     Calling it with the name of a detector and that of a stranger gives a figure and the sentence that says what is to
     be seen.
@@ -180,10 +138,10 @@ class Queue:
         known, strange = self.scores[asked][stranger]
         found = auroc(known, strange)
         title = f"{asked[0].upper()}{asked[1:]}: AUROC {found:.2f}"
-        picture = queue((known, self.known), (strange, self.strange[stranger]), title)
-        share = caught(known, strange)[1]
+        picture = queue_of_sets((known, self.known), (strange, self.strange[stranger]), title)
+        share = 1 - fpr_at_tpr(known, strange)
         return picture, (
-            f"By {asked}, against {_words(stranger)}: AUROC {found:.2f}. With 95 % of the known images accepted, "
+            f"By {asked}, against {words(stranger)}: AUROC {found:.2f}. With 95 % of the known images accepted, "
             f"{share:.0%} of the strangers are caught."
         )
 
@@ -195,61 +153,14 @@ def queues(rows: Mapping[str, Pair], stranger: str) -> Figure:
         rows: for each title, the scores of the known images and of the strangers.
         stranger: what to call the strangers.
     """
-    figure, axes = plt.subplots(len(rows), 1, figsize=(WIDTH, 1.55 * len(rows) + 0.3), sharex=True, squeeze=False)
+    figure, axes = plt.subplots(len(rows), 1, figsize=(WIDTH, 1.55 * len(rows) + 0.3), squeeze=False)
     for axis, (title, (known, strange)) in zip(axes[:, 0], rows.items(), strict=True):
-        _histograms(axis, places(known, strange))
+        draw_queue(axis, known, strange)
         axis.set_title(f"{title}: AUROC {auroc(known, strange):.2f}", fontsize=12)
-        axis.set_xticks([])
-    top = axes[0, 0].get_ylim()[1]
-    label_line(axes[0, 0], 0.99, 0.8 * top, "known", KNOWN, ha="right")
-    label_line(axes[0, 0], 0.01, -0.8 * top, stranger, UNKNOWN)
-    _name_ends(axes[-1, 0], "← familiar", "strange →")
+    label_line(axes[0, 0], 0.99, 1.2, "known", KNOWN, ha="right")
+    label_line(axes[0, 0], 0.01, -1.2, stranger, UNKNOWN)
+    name_ends(axes[-1, 0], "← familiar", "strange →")
     return figure
-
-
-def _histograms(axes: Axes, at: tuple[NDArray[np.float64], NDArray[np.float64]]) -> None:
-    """Known images upwards, strangers downwards; a bar that holds only one kind has full height."""
-    edges = np.linspace(0, 1, BARS + 1)
-    for place, colour, side in ((at[0], KNOWN, 1), (at[1], UNKNOWN, -1)):
-        share = np.histogram(place, edges)[0] / len(place) * BARS / 2
-        axes.bar(
-            edges[:-1], side * share.clip(max=1.25), 1 / BARS, align="edge", color=colour, hatch=HATCHES[colour],
-            edgecolor="white",
-        )  # fmt: skip
-    axes.axhline(0, color=MODEL, linewidth=1)
-    axes.set(xlim=(0, 1), ylim=(-1.55, 1.55), yticks=[])
-    axes.spines[["left", "bottom"]].set_visible(False)
-    axes.tick_params(length=0)
-
-
-def _in_person(
-    axes: Axes, at: tuple[NDArray[np.float64], NDArray[np.float64]], images: tuple[ImageSet, ImageSet]
-) -> None:
-    """Images from evenly spaced places of the queue, each in a frame of its colour."""
-    place = np.concatenate(at)
-    for number, wanted in enumerate((np.arange(IN_PERSON) + 0.5) / IN_PERSON):
-        nearest = np.abs(place - wanted)
-        # among equals a different one each time, so that a long tie does not show one image again and again
-        candidates = np.flatnonzero(nearest <= nearest.min() + 1e-12)
-        chosen = int(candidates[(number * 7919) % len(candidates)])
-        strange = chosen >= len(at[0])
-        image = images[1].images[chosen - len(at[0])] if strange else images[0].images[chosen]
-        colour = UNKNOWN if strange else KNOWN
-        axes.imshow(
-            _pixels(image), cmap="gray", vmin=0, vmax=1, aspect="auto",
-            extent=(number + 0.08, number + 0.92, 0.08, 0.92),
-        )  # fmt: skip
-        axes.add_patch(
-            Rectangle((number + 0.06, 0.06), 0.88, 0.88, fill=False, edgecolor=colour, linewidth=3, linestyle="-")
-        )
-    axes.set(xlim=(0, IN_PERSON), ylim=(0, 1))
-    axes.axis("off")
-
-
-def _pixels(image: Tensor) -> NDArray[np.float64]:
-    """(H, W) or (H, W, 3) in [0, 1]."""
-    pixels = image.detach().cpu().numpy().astype(np.float64) / (1 if image.is_floating_point() else 255)
-    return pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -272,7 +183,7 @@ def barcodes(groups: Mapping[str, Tensor], known: str) -> Figure:
         drawn = axis.imshow(lines.numpy(), aspect="auto", cmap=DIVERGING, vmin=-4, vmax=4)
         colour = KNOWN if name == known else UNKNOWN
         axis.set_ylabel(
-            _words(name).replace(" ", "\n", 1), rotation=0, ha="right", va="center", color=colour,
+            words(name).replace(" ", "\n", 1), rotation=0, ha="right", va="center", color=colour,
             fontweight="bold", fontsize=11,
         )  # fmt: skip
         axis.set(xticks=[], yticks=[])
@@ -280,7 +191,7 @@ def barcodes(groups: Mapping[str, Tensor], known: str) -> Figure:
         for spine in axis.spines.values():
             spine.set(visible=True, color=colour, linewidth=1.5)
     last = lines.shape[1] - 1
-    _name_ends(axes[-1, 0], "first layer", "last layer", last)
+    name_ends(axes[-1, 0], "first layer", "last layer", last)
     bar = figure.colorbar(drawn, ax=axes, pad=0.02, aspect=30)
     bar.set_ticks([-4, -2, 0, 2, 4], labels=["−4", "−2", "0", "2", "4"])
     bar.set_label("standard deviations from the known", fontsize=11)
@@ -303,7 +214,7 @@ def two_layers(known: Tensor, strange: Mapping[str, Tensor]) -> Figure:
     for (name, points), colour, marker in zip({"known": known, **strange}.items(), shades, "o^sD", strict=False):
         x, y = points.numpy().T / np.log(10)
         axes.scatter(
-            x, y, s=14, color=colour, alpha=0.55, linewidth=0, marker=marker, rasterized=True, label=_words(name)
+            x, y, s=14, color=colour, alpha=0.55, linewidth=0, marker=marker, rasterized=True, label=words(name)
         )  # fmt: skip
     limits = axes.axis()
     mean, covariance = powers.mean(0), np.cov(powers.T)
@@ -343,29 +254,13 @@ def auroc_table(blocks: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figu
         len(blocks), 1, figsize=(WIDTH, 0.32 * sum(rows) + 0.42 * len(blocks) + 1.1), height_ratios=rows, squeeze=False
     )
     for axis, (title, block) in zip(axes[:, 0], blocks.items(), strict=True):
-        cells = np.array(
-            [[*(row[name] for name in strangers), np.mean([row[name] for name in strangers])] for row in block.values()]
-        )
-        axis.imshow(cells, cmap=DIVERGING, vmin=0, vmax=1, aspect="auto")
-        best = cells.round(2).max(axis=0)
-        for (i, j), value in np.ndenumerate(cells):
-            text = f"{value:.2f}".removeprefix("0") if value < 0.995 else "1"
-            light = abs(value - 0.5) > 0.32
-            won = len(block) > 1 and round(value, 2) == best[j]
-            weight = "bold" if won else "normal"
-            axis.text(j, i, text, ha="center", va="center", fontweight=weight, color="white" if light else MODEL)
-            if won:
-                axis.add_patch(Rectangle((j - 0.46, i - 0.42), 0.92, 0.84, fill=False, edgecolor=MODEL, linewidth=1.8))
+        found = np.array([[row[name] for name in strangers] for row in block.values()])
+        cells = np.column_stack([found, found.mean(axis=1)])
+        best = cells.round(2) == cells.round(2).max(axis=0)
+        draw_table(axis, cells, list(block), title, best if len(block) > 1 else None)
         axis.axvline(len(strangers) - 0.5, color="white", linewidth=5, zorder=0.5)  # below the frames
-        axis.set(yticks=range(len(block)), yticklabels=list(block), xticks=[])
-        axis.set_title(title, fontsize=12, x=0)
-        axis.tick_params(length=0)
-        for spine in axis.spines.values():
-            spine.set_visible(False)
-    axes[-1, 0].set_xticks(
-        range(len(strangers) + 1), [*(_words(name) for name in strangers), "mean"], rotation=40, ha="right",
-        rotation_mode="anchor",
-    )  # fmt: skip
+    names = [*(words(name) for name in strangers), "mean"]
+    axes[-1, 0].set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
     return figure
 
 
@@ -411,7 +306,7 @@ def same_and_other(
     left = low - 0.06 * (1.01 - low)
     axes.set(xlim=(left, 1.01 + 0.02 * (1.01 - low)), ylim=(len(unsupervised) - 0.45, -0.85), title=title)
     label_line(axes, next(iter(unsupervised.values())), -0.62, "saw no stranger", MUTED, ha="right")
-    axes.set(yticks=range(len(unsupervised)), yticklabels=[_words(name) for name in unsupervised])
+    axes.set(yticks=range(len(unsupervised)), yticklabels=[words(name) for name in unsupervised])
     axes.set_xlabel("AUROC: filled, fitted on this set; hollow, on the others")
     axes.legend(
         loc="upper center",
@@ -436,7 +331,7 @@ def price(values: Mapping[str, tuple[float, float]], supervised: Sequence[str], 
     times = np.array([time / first for time, _ in values.values()])
     found = np.array([quality for _, quality in values.values()])
     reach = times.max() * 1.15
-    heights = _apart(found, 0.05 * max(found.max() - found.min(), 0.1) * 1.35)
+    heights = apart(found, 0.05 * max(found.max() - found.min(), 0.1) * 1.35)
     for name, x, y, height in zip(values, times, found, heights, strict=True):
         hollow = name in supervised
         axes.plot(
@@ -501,7 +396,7 @@ def published(theirs: Sequence[Mapping[str, Any]], ours: Mapping[str, Mapping[st
                 label="published" if number == 0 else None,
             )
             axis.plot(found, number, "s", color=MODEL, ms=7, label="ours" if number == 0 else None)
-        axis.set(title=f"against {_words(title)}", ylim=(len(rows) - 0.5, -0.5), xlabel="AUROC")
+        axis.set(title=f"against {words(title)}", ylim=(len(rows) - 0.5, -0.5), xlabel="AUROC")
         axis.set(yticks=range(len(rows)), yticklabels=list(rows))
         axis.tick_params(axis="y", length=0)
         axis.grid(axis="x", color="#dddddd", linewidth=0.8)
@@ -510,30 +405,3 @@ def published(theirs: Sequence[Mapping[str, Any]], ours: Mapping[str, Mapping[st
         loc="upper center", bbox_to_anchor=(0.3, -0.72 / figure.get_figheight()), ncols=2, columnspacing=1.2
     )
     return figure
-
-
-def _apart(heights: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
-    """Heights of labels, moved until no two are closer than ``gap``, in the same order."""
-    order = np.argsort(heights, kind="stable")
-    placed = heights[order].astype(np.float64)
-    for _ in range(500):
-        overlap = np.clip(gap - np.diff(placed), 0, None) / 2
-        if not overlap.any():
-            break
-        placed[:-1] -= overlap
-        placed[1:] += overlap
-    moved = np.empty_like(placed)
-    moved[order] = placed
-    return moved
-
-
-def _name_ends(axes: Axes, first: str, last: str, at: float = 1) -> None:
-    """Words at both ends of the horizontal axis, inside the picture."""
-    axes.set_xticks([0, at], [first, last])
-    for label, side in zip(axes.get_xticklabels(), ("left", "right"), strict=True):
-        label.set(horizontalalignment=side)
-
-
-def _words(name: str) -> str:
-    """The name of an image set, for readers."""
-    return PRINTED.get(name, name.replace("_", " "))

@@ -1,4 +1,4 @@
-"""Pictures of severity: a lesion that grows, scores against truth, bins, what probes know."""
+"""Pictures of chapter 7: a lesion that grows, scores against truth, bins, what probes know."""
 
 from __future__ import annotations
 

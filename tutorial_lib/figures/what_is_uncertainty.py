@@ -1,4 +1,4 @@
-"""Pictures of predictions and the two kinds of uncertainty: around a curve, among members, over sets of images."""
+"""Pictures of chapter 1: predictions and the two kinds of uncertainty, around a curve, among members, over sets of images."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from tutorial_lib.figures.common import words
 from tutorial_lib.plots import DATA_UNCERTAINTY, KNOWN, MODEL, MODEL_UNCERTAINTY, MUTED, UNKNOWN, label_line, show_image
 from tutorial_lib.uncertainty.decomposition import Decomposition
 from tutorial_lib.uncertainty.toy import LEFT_BAND, RIGHT_BAND, ToyData, noise_std, true_function
@@ -207,7 +208,7 @@ def draw_passing(axes: Axes, confidences: Mapping[str, ArrayLike], sure: float =
 
 
 def _named_rows(axes: Axes, names: Sequence[str], known: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
+    axes.set_yticks(range(len(names)), [words(name) for name in names])
     for name, label in zip(names, axes.get_yticklabels(), strict=True):
         label.set_color(KNOWN if name in known else UNKNOWN)
     axes.invert_yaxis()
