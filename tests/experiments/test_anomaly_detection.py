@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 from tutorial_lib.experiments import anomaly_detection as experiment
 from tutorial_lib.gradcon import one_class_split
 from tutorial_lib.results.published import read_published
+from tutorial_lib.results.stored import stored_rows
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def cell():
 
 @pytest.fixture(scope="module")
 def found(cell):
-    return {m.method: m.value for m in experiment.compute(cell, torch.device("cpu")).measurements}
+    return {m.series: m.value for m in experiment.compute(cell, torch.device("cpu")).measurements}
 
 
 def test_one_class_against_scikit_learn(found):
@@ -30,32 +31,32 @@ def test_one_class_against_scikit_learn(found):
     both = np.r_[normal, strange]
     pca = PCA(16).fit(train)
     errors = ((both - pca.inverse_transform(pca.transform(both))) ** 2).mean(1)
-    assert found["plane 16/recon"] == pytest.approx(roc_auc_score(labels, errors), abs=1e-3)
+    assert found["plane/recon/16"] == pytest.approx(roc_auc_score(labels, errors), abs=1e-3)
     assert found["brightness"] == pytest.approx(roc_auc_score(labels, both.mean(1)), abs=1e-6)
     sizes = errors * (pca.transform(both) ** 2).sum(1)
-    assert found["plane 16/size"] == pytest.approx(roc_auc_score(labels, sizes), abs=1e-3)
+    assert found["plane/size/16"] == pytest.approx(roc_auc_score(labels, sizes), abs=1e-3)
 
 
 def test_every_class_seed_and_method_is_stored():
     for study, ranks in experiment.DIRECTIONS.items():
-        rows = experiment.stored_rows(study)
+        rows = stored_rows(experiment.NAME, study)
         assert {row.seed for row in rows} == {0, 1, 2}
         assert len({row.condition for row in rows}) == 10
-        assert {row.method for row in rows} == (
-            {"brightness", "complexity"} | {f"plane {r}/recon" for r in ranks} | {f"plane {r}/size" for r in ranks if r}
+        assert {row.series for row in rows} == (
+            {"brightness", "complexity"} | {f"plane/recon/{r}" for r in ranks} | {f"plane/size/{r}" for r in ranks if r}
         )
         assert {row.challenging_data for row in rows} == {"none"}
 
 
 def test_a_stored_cell_is_what_the_code_computes(found):
-    stored = {r.method: r.value for r in experiment.stored_rows("digits") if r.condition == "3" and r.seed == 0}
+    stored = {r.series: r.value for r in stored_rows(experiment.NAME, "digits") if r.condition == "3" and r.seed == 0}
     assert stored == pytest.approx(found, abs=2e-3)
 
 
 def test_what_chapter_5_says_of_cifar10():
     """The published row of the autoencoder, a plane and total variation agree on which classes are easy."""
-    rows = experiment.stored_rows("cifar10")
-    control, flat = (experiment.by_class(rows, method) for method in ("complexity", "plane 256/recon"))
+    rows = stored_rows(experiment.NAME, "cifar10")
+    control, flat = (experiment.by_class(rows, method) for method in ("complexity", "plane/recon/256"))
     printed = {row["condition"]: row["value"] for row in read_published("gradcon_class", method="cae/recon")}
     deep = np.array([printed[name] for name in control])
     assert np.corrcoef(list(flat.values()), deep)[0, 1] > 0.97
@@ -65,17 +66,17 @@ def test_what_chapter_5_says_of_cifar10():
 
 
 def test_a_loose_plane_blinds_the_error_before_the_gradient():
-    rows = experiment.stored_rows("digits")
-    mean = {m: np.mean(list(experiment.by_class(rows, m).values())) for m in {row.method for row in rows}}
-    assert mean["plane 1/recon"] > mean["plane 1/size"] + 0.2
-    assert mean["plane 60/size"] > mean["plane 60/recon"] + 0.1
+    rows = stored_rows(experiment.NAME, "digits")
+    mean = {m: np.mean(list(experiment.by_class(rows, m).values())) for m in {row.series for row in rows}}
+    assert mean["plane/recon/1"] > mean["plane/size/1"] + 0.2
+    assert mean["plane/size/60"] > mean["plane/recon/60"] + 0.1
 
 
 def test_table_has_a_line_a_method():
-    text = experiment.table(experiment.stored_rows("digits"))
+    text = experiment.table(stored_rows(experiment.NAME, "digits"))
     assert text.count("\n| plane 16/recon") == 1 and "3 draw(s)" in text
 
 
 def test_unknown_methods_are_named():
-    with pytest.raises(ValueError, match="no rows of 'plane 3/recon'"):
-        experiment.by_class(experiment.stored_rows("digits"), "plane 3/recon")
+    with pytest.raises(ValueError, match="no rows of 'plane/recon/3'"):
+        experiment.by_class(stored_rows(experiment.NAME, "digits"), "plane/recon/3")

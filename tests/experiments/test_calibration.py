@@ -13,7 +13,7 @@ from tutorial_lib.data.corruptions import corrupt
 from tutorial_lib.experiments import calibration
 from tutorial_lib.models.predict import predict_logits
 from tutorial_lib.results.published import read_published
-from tutorial_lib.results.rows import make_row, provenance
+from tutorial_lib.results.rows import Row, provenance
 from tutorial_lib.runs.registry import EXPERIMENTS, experiment_named
 from tutorial_lib.studies import load_study
 
@@ -26,7 +26,7 @@ def result():
 
 @pytest.fixture(scope="module")
 def numbers(result):
-    return {(m.method, m.condition, m.metric): m.value for m in result.measurements}
+    return {(m.series, m.condition, m.metric): m.value for m in result.measurements}
 
 
 def test_numbers_are_those_of_the_classifier_on_the_test_set(numbers):
@@ -43,7 +43,7 @@ def test_temperature_changes_confidence_and_never_accuracy(numbers):
     conditions = {condition for _, condition, metric in numbers if metric == "accuracy"}
     assert len(conditions) == 1 + 7 * 5  # known, and five levels of the seven corruptions that grey images can have
     for condition in conditions:
-        scaled = "lenet" + calibration.SCALED
+        scaled = "lenet/" + calibration.SCALED
         assert numbers[scaled, condition, "accuracy"] == numbers["lenet", condition, "accuracy"]
         assert numbers[scaled, condition, "confidence"] != numbers["lenet", condition, "confidence"]
 
@@ -58,7 +58,7 @@ def test_intervals_belong_to_the_known_images_only(numbers):
 def test_stored_confidences_give_the_same_error(result, numbers):
     for condition in ("known", "noise/3"):
         correct = result.arrays[f"{condition}/correct"]
-        for part, method in (("confidence", "lenet"), ("scaled", "lenet" + calibration.SCALED)):
+        for part, method in (("confidence", "lenet"), ("scaled", "lenet/" + calibration.SCALED)):
             confidence = calibration.from_stored(result.arrays[f"{condition}/{part}"])
             confidence_and_correct(confidence, correct)  # still in [0, 1]
             # one bin: no confidence can change its bin by rounding
@@ -76,12 +76,11 @@ def test_corrupted_images_are_the_same_every_time(result):
 def test_table_stands_beside_the_published_numbers(result):
     source = provenance("python -m tutorial_lib run calibration --study digits --seeds 1")
     rows = [
-        make_row(source, experiment="calibration", study="digits", **dataclasses.asdict(measurement))
-        for measurement in result.measurements
+        Row.of(measurement, source, experiment="calibration", study="digits") for measurement in result.measurements
     ]
     assert "Guo" not in calibration.table(rows)  # nobody published on these digits
     text = calibration.table([dataclasses.replace(row, study="cifar10") for row in rows])
-    ours = {row.metric: row.value for row in rows if (row.method, row.condition) == ("lenet", "known")}
+    ours = {row.metric: row.value for row in rows if (row.series, row.condition) == ("lenet", "known")}
     line = next(line for line in text.splitlines() if line.startswith("| LeNet "))
     assert f"{100 * ours['ece']:.2f}" in line and f"{ours['nll']:.3f}" in line
     (line,) = [line for line in text.splitlines() if line.startswith("| ResNet-110 (Guo")]
@@ -91,8 +90,7 @@ def test_table_stands_beside_the_published_numbers(result):
 def test_errors_by_level_start_with_the_known_images(result, numbers):
     source = provenance("python -m tutorial_lib run calibration --study digits --seeds 1")
     rows = [
-        make_row(source, experiment="calibration", study="digits", **dataclasses.asdict(measurement))
-        for measurement in result.measurements
+        Row.of(measurement, source, experiment="calibration", study="digits") for measurement in result.measurements
     ]
     errors, names = calibration.errors_by_level(rows, "lenet")
     assert errors.shape == (7, 6) and "decolor" not in names

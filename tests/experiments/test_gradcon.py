@@ -18,7 +18,8 @@ from tutorial_lib.gradcon import (
     train_autoencoder,
 )
 from tutorial_lib.results.published import read_published
-from tutorial_lib.results.rows import make_row, provenance, select
+from tutorial_lib.results.rows import Measurement, Row, provenance, select
+from tutorial_lib.results.stored import stored_rows
 
 CPU = torch.device("cpu")
 
@@ -73,14 +74,14 @@ def test_one_class_by_hand(name):
         return found | ({"latent": np.array(latent)} if kind == "vae" else {})
 
     known, strange = scores(split.normal), scores(split.strange)
-    found = {m.method: m for m in result.measurements if m.metric == "auroc"}
+    found = {m.series: m for m in result.measurements if m.metric == "auroc"}
     assert set(found) == {f"{name}/{way}" for way in known}
     for way in known:
         measured = found[f"{name}/{way}"]
         assert measured.value == pytest.approx(auroc_by_hand(known[way], strange[way]), abs=2e-3)
         assert measured.condition == "3" and measured.n == len(split.normal) + len(split.strange)
         np.testing.assert_allclose(result.arrays[f"{way}/normal"], known[way], rtol=1e-3, atol=1e-4)
-    told = {m.metric: m.value for m in result.measurements if m.method == name}
+    told = {m.metric: m.value for m in result.measurements if m.series == name}
     assert told["kept_epoch"] == history.best_epoch + 1
     batch = split.validation.float()
     gradients = torch.autograd.grad((model(batch) - batch).square().mean(), weights)
@@ -113,7 +114,7 @@ def test_the_grids():
 def test_conditions_by_hand():
     cell = cell_of(gradcon_condition, "digits", model="cae")
     result = gradcon_condition.compute(cell, CPU)
-    found = {(m.method, m.condition): m.value for m in result.measurements if m.metric == "auroc"}
+    found = {(m.series, m.condition): m.value for m in result.measurements if m.metric == "auroc"}
     conditions = {condition for _, condition in found}
     assert conditions == {f"{name}/{level}" for name in gradcon_condition.corruption_names(1) for level in LEVELS}
     assert set(m for m, _ in found) == {"cae/recon", "cae/grad", "cae/combined"}
@@ -141,14 +142,14 @@ def test_published_numbers():
 
 
 def rows_of(experiment, study, values):
-    """Rows as a run would write them: ``values`` by (method, condition, seed)."""
+    """Rows as a run would write them: ``values`` by (series, condition, seed)."""
     source = provenance("a test")
-    return [
-        make_row(
-            source, experiment=experiment, study=study, method=m, condition=c, metric="auroc", value=v, n=10, seed=s
-        )
-        for (m, c, s), v in values.items()
-    ]
+    rows = []
+    for (series, condition, seed), value in values.items():
+        network, _, method = series.rpartition("/")
+        measured = Measurement(method, condition, "auroc", value, 10, network=network)
+        rows.append(Row.of(measured, source, experiment=experiment, study=study, seed=seed))
+    return rows
 
 
 def test_the_table_of_classes():
@@ -175,31 +176,31 @@ def test_the_table_of_conditions():
 
 def mean_of(rows, method, metric="auroc"):
     """Mean over seeds and conditions."""
-    return np.mean([row.value for row in select(rows, method=method, metric=metric)])
+    return np.mean([row.value for row in select(rows, series=method, metric=metric)])
 
 
 def test_stored_rows_of_digits_are_whole():
-    rows = gradcon_class.stored_rows("digits")
+    rows = stored_rows("gradcon_class", "digits")
     for method in gradcon_class.METHODS:
-        mine = select(rows, method=method, metric="auroc")
+        mine = select(rows, series=method, metric="auroc")
         assert {(row.condition, row.seed) for row in mine} == {(str(c), s) for c in range(10) for s in range(3)}
         assert all(row.challenging_data == "none" and not row.commit.endswith("+changes") for row in mine)
 
 
 def test_stored_scores_give_the_stored_rows():
     scores = gradcon_class.stored_scores("digits")
-    rows = select(gradcon_class.stored_rows("digits"), seed=0, metric="auroc")
+    rows = select(stored_rows("gradcon_class", "digits"), seed=0, metric="auroc")
     assert set(scores) == {(method, normal) for method in gradcon_class.METHODS for normal in range(10)}
     for (method, normal), both in scores.items():
-        (row,) = select(rows, method=method, condition=str(normal))
+        (row,) = select(rows, series=method, condition=str(normal))
         assert row.value == pytest.approx(auroc_by_hand(*both), abs=5e-3)
         assert row.n == sum(map(len, both))
-    with pytest.raises(FileNotFoundError, match="run the experiment"):
+    with pytest.raises(FileNotFoundError, match="run gradcon_class --study toy --save"):
         gradcon_class.stored_scores("toy")
 
 
 def test_on_digits_the_constraint_makes_the_gradient_a_score_but_the_error_stays_ahead():
-    rows = gradcon_class.stored_rows("digits")
+    rows = stored_rows("gradcon_class", "digits")
     for kind, gain in (("cae", 0.2), ("vae", 0.0)):
         assert mean_of(rows, f"{kind}_grad/grad") > mean_of(rows, f"{kind}/grad") + gain
         assert mean_of(rows, f"{kind}_grad/recon") > mean_of(rows, f"{kind}_grad/grad")
@@ -211,7 +212,7 @@ def test_on_digits_the_constraint_makes_the_gradient_a_score_but_the_error_stays
 
 def test_on_digits_blur_is_reconstructed_better_than_what_was_learned():
     """Reconstruction error below chance, the gradient above it: what the published figure shows for traffic signs."""
-    rows = gradcon_condition.stored_rows("digits")
+    rows = stored_rows("gradcon_condition", "digits")
     for name in ("lens_blur", "gaussian_blur"):
         for level in LEVELS:
             here = [row for row in rows if row.condition == f"{name}/{level}"]
@@ -223,7 +224,7 @@ def test_on_digits_blur_is_reconstructed_better_than_what_was_learned():
 
 @pytest.mark.parametrize("study", ["mnist", "cifar10"])
 def test_on_real_images_the_gradient_of_a_constrained_model_is_the_better_score(study):
-    rows = gradcon_class.stored_rows(study)
+    rows = stored_rows("gradcon_class", study)
     assert len({row.condition for row in rows}) == 10 and not any(row.commit.endswith("+changes") for row in rows)
     assert mean_of(rows, "cae_grad/grad") > mean_of(rows, "cae/grad") + 0.1
     assert mean_of(rows, "cae_grad", "gradient_loss") < -0.5 < -0.1 < mean_of(rows, "cae", "gradient_loss")
@@ -231,7 +232,7 @@ def test_on_real_images_the_gradient_of_a_constrained_model_is_the_better_score(
 
 def test_cifar10_beside_the_published_table():
     """Reconstruction as published, below chance on cars and trucks; after eight epochs the gradient is on its way."""
-    rows = gradcon_class.stored_rows("cifar10")
+    rows = stored_rows("gradcon_class", "cifar10")
     published = {(r["method"], r["condition"]): r["value"] for r in read_published("gradcon_class")}
     for method in ("cae/recon", "cae_grad/recon"):
         assert mean_of(rows, method) == pytest.approx(published[method, "mean"], abs=0.02)

@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from tutorial_lib.experiments import gradients_as_features as experiment
 from tutorial_lib.results.rows import select
+from tutorial_lib.results.stored import stored_rows
 from tutorial_lib.studies import load_study
 
 LIMIT = 24
@@ -28,7 +29,7 @@ def model(study):
 @pytest.fixture(scope="module")
 def measured(model, study):
     found = list(experiment.measure(model, study, experiment.QUESTIONS, limit=LIMIT))
-    values = {(m.method, m.condition, m.metric): m.value for m in found}
+    values = {(m.series, m.condition, m.metric): m.value for m in found}
     assert len(values) == len(found)
     return values
 
@@ -146,7 +147,7 @@ def test_networks_that_learned_nothing_tell_photographs_from_digits():
 
 
 def test_the_unusual_profile_points_one_way_everywhere():
-    rows = select(experiment.stored_rows("mnist"), metric="auroc_unusual", method="own: ones/bce")
+    rows = select(stored_rows(experiment.NAME, "mnist"), metric="auroc_unusual", series="own/ones/bce")
     assert min(row.value for row in rows) > 0.5
 
 
@@ -157,5 +158,5 @@ def test_stored_spread_is_of_the_layers_of_the_network():
 
 
 def test_table_names_every_shift():
-    text = experiment.table(experiment.stored_rows("digits"))
+    text = experiment.table(stored_rows(experiment.NAME, "digits"))
     assert "| own: ones/bce |" in text and "photographs" in text and "| own: confidence |" in text

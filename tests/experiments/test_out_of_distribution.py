@@ -11,7 +11,8 @@ import torch
 from tutorial_lib.experiments import out_of_distribution as module
 from tutorial_lib.metrics import auroc, detection_accuracy
 from tutorial_lib.results.published import read_published
-from tutorial_lib.results.rows import RESULTS, Row, read_arrays, read_rows
+from tutorial_lib.results.rows import Measurement, Provenance, Row
+from tutorial_lib.results.stored import stored_arrays, stored_rows
 from tutorial_lib.runs.experiment import Cell
 from tutorial_lib.studies import load_study
 
@@ -90,8 +91,13 @@ def test_published_numbers_are_those_of_the_paper():
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def row(method, condition, value, study="cifar10", metric="auroc", seed=0, seen="none"):
-    return Row(module.NAME, study, method, condition, metric, value, seed, 100, "c", "c", "v", "d", 1.0, seen)
+HERE = Provenance("c", "c", "v", "d")
+
+
+def row(method, condition, value, study="cifar10", metric="auroc", seed=0, seen="none", network="", protocol=""):
+    network = network or load_study(study).network
+    measured = Measurement(method, condition, metric, value, 100, seen, network=network, protocol=protocol)
+    return Row.of(measured, HERE, experiment=module.NAME, study=study, seed=seed)
 
 
 def line(text, *words):
@@ -128,8 +134,8 @@ def test_protocols_and_networks_have_blocks_of_their_own():
         row("energy", "noise", 0.7, "digits", seed=1),
         row("purview", "noise", 0.6, "digits", seen="same"),
         row("purview", "noise", 0.5, "digits", seen="other"),
-        row("purview", "open_set/unknown_classes", 0.55, "digits", seen="other"),
-        row("energy/resnet20", "noise", 0.65, "digits"),
+        row("purview", "unknown_classes", 0.55, "digits", seen="other", protocol="open_set"),
+        row("energy", "noise", 0.65, "digits", network="resnet20"),
     ]
     titles, tables = (module.table(rows).split("\n\n")[start::2] for start in (0, 1))
     assert [title.split(":")[0] for title in titles] == ["digits"] * 3 + [
@@ -146,27 +152,26 @@ def test_protocols_and_networks_have_blocks_of_their_own():
 
 @pytest.fixture(scope="module")
 def shipped():
-    """AUROC by study, network, condition, challenging data and method: its mean over seeds."""
+    """AUROC by study, network, condition, challenging data, protocol and method: its mean over seeds."""
     found = {}
-    for row in read_rows(RESULTS / f"{module.NAME}.csv"):
+    for row in stored_rows(module.NAME):
         if row.metric == "auroc":
-            method, _, network = row.method.partition("/")
-            place = (row.study, network, row.condition, row.challenging_data)
-            found.setdefault(place, {}).setdefault(method, []).append(row.value)
+            place = (row.study, row.network, row.condition, row.challenging_data, row.protocol)
+            found.setdefault(place, {}).setdefault(row.method, []).append(row.value)
     return {place: {m: float(np.mean(values)) for m, values in methods.items()} for place, methods in found.items()}
 
 
 RIVALS = ("msp", "energy", "knn")
 SHIPPED = ["digits", "cifar10"]
-KNOWN_ONLY = [("digits", ""), ("digits", "resnet20"), ("mnist", ""), ("cifar10", "")]
+KNOWN_ONLY = [("digits", "lenet"), ("digits", "resnet20"), ("mnist", "lenet"), ("cifar10", "resnet20")]
 
 
-def headline(shipped, study, network, opened=False):
+def headline(shipped, study, network):
     """For each set, the AUROC of the fusion and of the best of its rivals, chosen for that very set."""
     return {
         condition: (methods["gradient_fusion"], max(methods[rival] for rival in RIVALS))
-        for (s, n, condition, seen), methods in shipped.items()
-        if (s, n, seen, condition.startswith("open_set/")) == (study, network, "none", opened)
+        for (s, n, condition, seen, protocol), methods in shipped.items()
+        if (s, n, seen, protocol) == (study, network, "none", "")
     }
 
 
@@ -182,12 +187,12 @@ def test_fusion_is_ahead_of_every_rival_on_most_sets(shipped):
     """Counted over studies and networks. On the digits' LeNet it is behind on most, by a third of a point or less."""
     pairs = [pair for study, network in KNOWN_ONLY for pair in headline(shipped, study, network).values()]
     assert sum(fusion > best for fusion, best in pairs) >= 0.75 * len(pairs)
-    assert min(fusion - best for fusion, best in headline(shipped, "digits", "").values()) > -0.004
+    assert min(fusion - best for fusion, best in headline(shipped, "digits", "lenet").values()) > -0.004
 
 
 @pytest.mark.parametrize(("study", "network"), KNOWN_ONLY)
 def test_no_rival_is_as_good_on_average(shipped, study, network):
-    places = [p for p in shipped if p[:2] == (study, network) and p[3] == "none" and not p[2].startswith("open_set/")]
+    places = [p for p in shipped if p[:2] == (study, network) and p[3:] == ("none", "")]
     mean = {m: np.mean([shipped[place][m] for place in places]) for m in (*RIVALS, "gradient_fusion")}
     assert all(mean["gradient_fusion"] > mean[rival] for rival in RIVALS)
 
@@ -205,18 +210,18 @@ def test_what_has_seen_the_set_is_flattered(shipped, study):
     """Purview fitted on the set that it is tested on, and on all the others."""
     places = [place for place in shipped if place[0] == study and place[3] == "same"]
     same = np.mean([shipped[place]["purview"] for place in places])
-    other = np.mean([shipped[(*place[:3], "other")]["purview"] for place in places])
+    other = np.mean([shipped[(*place[:3], "other", "")]["purview"] for place in places])
     assert same > other + 0.02
 
 
 @pytest.mark.parametrize("study", SHIPPED)
 def test_stored_scores_give_the_stored_rows(study):
-    arrays = read_arrays(RESULTS / f"{module.NAME}_{study}.npz")
-    network = load_study(study).network
+    arrays, network = stored_arrays(module.NAME, study), load_study(study).network
     rows = [
         row
-        for row in read_rows(RESULTS / f"{module.NAME}.csv")
-        if (row.study, row.seed) == (study, 0) and f"{row.method}/{network}/{row.condition}" in arrays
+        for row in stored_rows(module.NAME, study)
+        if (row.network, row.seed, row.protocol) == (network, 0, "")
+        and f"{row.method}/{network}/{row.condition}" in arrays
     ]
     assert len({row.method for row in rows}) == 13
     for row in rows:
@@ -228,6 +233,6 @@ def test_stored_scores_give_the_stored_rows(study):
 
 
 def test_rows_come_from_a_clean_checkout():
-    for row in read_rows(RESULTS / f"{module.NAME}.csv"):
+    for row in stored_rows(module.NAME):
         assert len(row.commit) == 12 and "+" not in row.commit
         assert row.command == f"python -m tutorial_lib run {module.NAME} --study {row.study} --seeds {row.command[-1]}"

@@ -14,7 +14,7 @@ from tutorial_lib.data.lesions import KINDS
 from tutorial_lib.data.olives import BIOMARKERS, OlivesScans
 from tutorial_lib.experiments import severity as experiment
 from tutorial_lib.gradcon import AutoencoderConfig
-from tutorial_lib.results.rows import RESULTS, read_arrays, read_rows, select
+from tutorial_lib.results.stored import stored_arrays, stored_rows
 from tutorial_lib.runs.experiment import Cell
 from tutorial_lib.runs.registry import experiment_named
 from tutorial_lib.severity import ContrastiveConfig, spearman
@@ -67,19 +67,19 @@ def test_another_seed_draws_other_lesions(ward):
 
 
 def test_scores_are_compared_as_the_rows_say(ward, model):
-    found = {(m.method, m.condition, m.metric): m for m in experiment.graded_and_told(ward, "cae+grad", model.scores)}
+    found = {(m.series, m.condition, m.metric): m for m in experiment.graded_and_told(ward, "cae+grad", model.scores)}
     assert len(found) == 3 * (3 + len(experiment.SEVERITIES))
     lesioned, clean = ward.graded["gap"]
     scores = model.scores(lesioned.images)["gradient"]
-    assert found["cae+grad: gradient", "gap", "spearman"].value == spearman(scores, lesioned.severity)
+    assert found["cae+grad/gradient", "gap", "spearman"].value == spearman(scores, lesioned.severity)
     known, strange = ward.contrasts["severity 0.5"]
     healthy, ill = model.scores(known)["combined"], model.scores(strange)["combined"]
     truth = np.r_[np.zeros(len(healthy)), np.ones(len(ill))]
     expected = roc_auc_score(truth, np.r_[healthy, ill])
-    assert found["cae+grad: combined", "severity 0.5", "auroc"].value == pytest.approx(expected)
-    controls = experiment.graded_and_told(ward, "control", lambda images: control_scores(images, ward.healthy))
-    assert {m.method for m in controls} == {
-        f"control: {name}" for name in ("brightness", "complexity", "mean image", "nearest healthy")
+    assert found["cae+grad/combined", "severity 0.5", "auroc"].value == pytest.approx(expected)
+    controls = experiment.graded_and_told(ward, "", lambda images: control_scores(images, ward.healthy))
+    assert {m.series for m in controls} == {
+        f"{name}/control" for name in ("brightness", "complexity", "mean image", "nearest healthy")
     }
 
 
@@ -93,7 +93,7 @@ def test_probes_answer_every_question_for_every_label(ward, model):
     )  # fmt: skip
     settings = replace(experiment.SETTINGS["digits"], encoder=ContrastiveConfig(steps=3, batch_size=32))
     found = {
-        (m.method, m.condition, m.metric): m for m in experiment.probed(small, model, settings, 0, torch.device("cpu"))
+        (m.series, m.condition, m.metric): m for m in experiment.probed(small, model, settings, 0, torch.device("cpu"))
     }
     methods = {f"bins/{b}" for b in experiment.BINS} | {
         "true/10", "random/10", "recon/10", "simclr", "untrained", "pixels", "supervised",
@@ -122,14 +122,14 @@ def test_a_cell_from_end_to_end(monkeypatch):
     monkeypatch.setattr(experiment, "SETTINGS", {"digits": quick})
     monkeypatch.setattr(experiment, "BINS", (2,))
     result = experiment.compute(Cell("severity", "digits", 0, {"model": "cae+grad"}), torch.device("cpu"))
-    keys = [(m.method, m.condition, m.metric) for m in result.measurements]
+    keys = [(m.series, m.condition, m.metric) for m in result.measurements]
     assert len(keys) == len(set(keys))
-    assert ("visible change", "lesions", "spearman") in keys and ("control: brightness", "lesions", "spearman") in keys
+    assert ("visible change", "lesions", "spearman") in keys and ("brightness/control", "lesions", "spearman") in keys
     assert len(result.arrays["lesions/severity"]) == len(result.arrays["lesions/combined"])
     images = result.arrays["severity 0.1/healthy/images"]
     assert images.dtype == np.uint8 and images.shape == (12, 1, 8, 8)
     plain = experiment.compute(Cell("severity", "digits", 0, {"model": "vae"}), torch.device("cpu"))
-    assert not plain.arrays and "vae: latent" in {m.method for m in plain.measurements}
+    assert not plain.arrays and "vae/latent" in {m.series for m in plain.measurements}
 
 
 def test_x_rays_of_the_healthy_and_the_ill(tmp_path, monkeypatch):
@@ -181,7 +181,7 @@ def test_biomarkers_of_olives(monkeypatch):
 
 @pytest.fixture(scope="module")
 def digits_rows():
-    return select(read_rows(RESULTS / "severity.csv"), study="digits")
+    return stored_rows("severity", "digits")
 
 
 def mean(rows, method, condition, metric):
@@ -190,22 +190,22 @@ def mean(rows, method, condition, metric):
 
 def test_stored_scores_order_the_ill_and_a_lookup_does_it_better(digits_rows):
     for kind in ("lesions", "spot", "gap"):
-        for score in ("cae: reconstruction", "cae+grad: reconstruction", "cae+grad: combined", "vae+grad: combined"):
+        for score in ("cae/reconstruction", "cae+grad/reconstruction", "cae+grad/combined", "vae+grad/combined"):
             assert 0.3 < mean(digits_rows, score, kind, "spearman") < 0.75
-        best = max(mean(digits_rows, f"{model}: {score}", kind, "spearman") for model, score in experiment.SCORES)
-        assert mean(digits_rows, "control: nearest healthy", kind, "spearman") > best
+        best = max(mean(digits_rows, f"{model}/{score}", kind, "spearman") for model, score in experiment.SCORES)
+        assert mean(digits_rows, "nearest healthy/control", kind, "spearman") > best
         assert mean(digits_rows, "visible change", kind, "spearman") > 0.85
 
 
 def test_the_constraint_gives_the_gradient_its_meaning(digits_rows):
-    assert abs(mean(digits_rows, "cae: gradient", "lesions", "spearman")) < 0.15
-    assert mean(digits_rows, "cae+grad: gradient", "lesions", "spearman") > 0.25
+    assert abs(mean(digits_rows, "cae/gradient", "lesions", "spearman")) < 0.15
+    assert mean(digits_rows, "cae+grad/gradient", "lesions", "spearman") > 0.25
 
 
 def test_brightness_takes_sides(digits_rows):
-    assert mean(digits_rows, "control: brightness", "spot", "spearman") > 0.5
-    assert mean(digits_rows, "control: brightness", "gap", "spearman") < -0.3
-    assert abs(mean(digits_rows, "control: brightness", "lesions", "spearman")) < 0.1
+    assert mean(digits_rows, "brightness/control", "spot", "spearman") > 0.5
+    assert mean(digits_rows, "brightness/control", "gap", "spearman") < -0.3
+    assert abs(mean(digits_rows, "brightness/control", "lesions", "spearman")) < 0.1
 
 
 def test_true_bins_help_and_those_of_the_score_do_not_beat_simclr(digits_rows):
@@ -238,16 +238,16 @@ def test_table_shows_both_questions(digits_rows):
 
 @pytest.fixture(scope="module")
 def xray_rows():
-    return select(read_rows(RESULTS / "severity.csv"), study="pneumonia_mnist")
+    return stored_rows("severity", "pneumonia_mnist")
 
 
 def test_on_x_rays_the_gradient_is_in_front_and_the_lookup_is_a_coin(xray_rows):
     def told(method):
         return mean(xray_rows, method, "pneumonia", "auroc")
 
-    assert told("cae+grad: gradient") > 0.7 > 0.6 > told("cae: gradient")
-    assert told("cae+grad: reconstruction") < 0.5 and abs(told("control: nearest healthy") - 0.5) < 0.1
-    assert 1 - told("control: complexity") > max(told(f"{model}: {score}") for model, score in experiment.SCORES)
+    assert told("cae+grad/gradient") > 0.7 > 0.6 > told("cae/gradient")
+    assert told("cae+grad/reconstruction") < 0.5 and abs(told("nearest healthy/control") - 0.5) < 0.1
+    assert 1 - told("complexity/control") > max(told(f"{model}/{score}") for model, score in experiment.SCORES)
 
 
 def test_on_x_rays_the_bins_come_up_to_simclr_from_below(xray_rows):
@@ -258,7 +258,7 @@ def test_on_x_rays_the_bins_come_up_to_simclr_from_below(xray_rows):
 
 
 def test_share_of_the_ill_grows_with_the_gradient_score(xray_rows):
-    stored = read_arrays(RESULTS / "severity_pneumonia_mnist.npz")
+    stored = stored_arrays("severity", "pneumonia_mnist")
     healthy, ill = (stored[f"cae+grad/pneumonia/{side}/gradient"] for side in ("healthy", "ill"))
     assert (len(healthy), len(ill)) == (234, 390)
     truth = np.r_[np.zeros(234), np.ones(390)][np.r_[healthy, ill].argsort(kind="stable")]

@@ -13,7 +13,7 @@ from tutorial_lib.experiments.what_is_uncertainty import (
     stored_confidences,
     stored_curves,
 )
-from tutorial_lib.results.rows import RESULTS, read_rows, select
+from tutorial_lib.results.stored import stored_rows
 from tutorial_lib.studies import load_study
 from tutorial_lib.uncertainty.toy import evaluation_inputs, noise_std, regions
 
@@ -50,7 +50,7 @@ def test_digits_by_hand():
 
 
 def test_the_table_has_a_line_for_every_condition():
-    text = EXPERIMENT.table(select(read_rows(RESULTS / "what_is_uncertainty.csv"), study="digits"))
+    text = EXPERIMENT.table(stored_rows("what_is_uncertainty", "digits"))
     for condition in ("known", *load_study("digits").shift_names):
         assert f"| {condition} |" in text
 

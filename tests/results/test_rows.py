@@ -9,8 +9,9 @@ import pytest
 from tutorial_lib.results import rows as module
 from tutorial_lib.results.rows import (
     COLUMNS,
+    Measurement,
     Provenance,
-    make_row,
+    Row,
     provenance,
     read_arrays,
     read_rows,
@@ -23,16 +24,10 @@ HERE = Provenance("python -m something", "0123456789ab", "torch=2.6", "cpu: x86_
 
 
 def row(**changes):
-    columns = {
-        "experiment": "calibration",
-        "study": "digits",
-        "method": "lenet",
-        "condition": "known",
-        "metric": "accuracy",
-        "value": 1 / 3,
-        "n": 3,
-    }
-    return make_row(HERE, **{**columns, **changes})
+    where = {"experiment": "calibration", "study": "digits", "seed": 0, "seconds": 0.0}
+    where |= {name: changes.pop(name) for name in list(changes) if name in where}
+    what = {"method": "lenet", "condition": "known", "metric": "accuracy", "value": 1 / 3, "n": 3}
+    return Row.of(Measurement(**{**what, **changes}), HERE, **where)
 
 
 def test_rows_come_back_as_they_were_written(tmp_path):
@@ -110,6 +105,31 @@ def test_a_missing_or_foreign_file_is_named(tmp_path):
     damaged.write_text(damaged.read_text().replace("0.333333333", "a third"))
     with pytest.raises(ValueError, match="line 2"):
         read_rows(damaged)
+
+
+def test_a_row_is_a_measurement_with_what_made_it():
+    """Two shapes: what was measured, and by whom; no third that copies their fields."""
+    measured = Measurement("recon", "7", "auroc", np.float32(0.5), np.int64(9), network="plane", variant="16")
+    made = Row.of(measured, HERE, experiment="anomaly_detection", study="digits", seed=2, seconds=3)
+    assert isinstance(made, Measurement)
+    for name in Measurement.__dataclass_fields__:
+        assert getattr(made, name) == getattr(measured, name)
+    assert (made.commit, made.seed, made.seconds) == (HERE.commit, 2, 3.0)
+    assert type(made.value) is float and type(made.n) is int
+    assert made.series == "plane/recon/16" and Measurement("", "7", "auroc", 0.5, 9, network="plane").series == "plane"
+
+
+def test_a_file_has_the_columns_that_its_rows_need(tmp_path):
+    plain, apart = tmp_path / "plain.csv", tmp_path / "apart.csv"
+    write_rows(plain, [row()])
+    assert plain.read_text().splitlines()[0] == ",".join(COLUMNS)
+    rows = [row(network="lenet", protocol="open_set"), row(network="lenet"), row(network="resnet20"), row(variant="2")]
+    write_rows(apart, rows)
+    assert apart.read_text().splitlines()[0] == ",".join([*COLUMNS, "network", "variant", "protocol"])
+    assert [r.key for r in read_rows(apart)] == [r.key for r in rows]
+    assert select(rows, series="resnet20/lenet") == [rows[2]]
+    write_rows(plain, [row(network="lenet")])  # a row that needs another column
+    assert [r.network for r in read_rows(plain)] == ["", "lenet"]
 
 
 def test_select_finds_rows_and_names_what_it_cannot_find():

@@ -14,14 +14,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from tutorial_lib.benchmarks.gradcon_transcription import RunningAverage, published_scores, published_step
 from tutorial_lib.benchmarks.gradients import RESULTS
-from tutorial_lib.benchmarks.timing import interleaved
+from tutorial_lib.benchmarks.timing import interleaved, measurements
 from tutorial_lib.detectors import GradCON
 from tutorial_lib.gradcon import (
     ALPHA,
@@ -33,7 +32,7 @@ from tutorial_lib.gradcon import (
     training_step,
 )
 from tutorial_lib.gradcon.side_by_side import Together
-from tutorial_lib.results.rows import Provenance, Row, make_row, read_rows
+from tutorial_lib.results.rows import Provenance, Row, read_rows
 from tutorial_lib.results.tables import markdown_table
 
 __all__ = ["EXPERIMENT", "RESULTS", "Plan", "run", "results", "table"]
@@ -76,12 +75,8 @@ def run(plan: Plan, source: Provenance, device: torch.device, say: Callable[[str
                 unit = "forward pass" if question == "scores" else "plain step"
                 said = ", ".join(f"{name} {ratio.median:.2f}" for name, ratio in ratios.items())
                 say(f"{study}, {question}, N={batch}: {unit} {1e3 * seconds:.1f} ms; {said}")
-                row = partial(make_row, source, experiment=EXPERIMENT, study=study, condition=question, n=batch)
-                yield row(method=unit, metric="seconds", value=seconds)
-                for name, ratio in ratios.items():
-                    yield row(method=name, metric="ratio", value=ratio.median, seconds=ratio.median * seconds)
-                    yield row(method=name, metric="ratio, lower quartile", value=ratio.low)
-                    yield row(method=name, metric="ratio, upper quartile", value=ratio.high)
+                for measured, took in measurements(unit, seconds, ratios, question, batch):
+                    yield Row.of(measured, source, experiment=EXPERIMENT, study=study, seconds=took)
 
 
 Prepared = tuple[Callable[[], object], dict[str, Callable[[], object]]]

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from tutorial_lib.benchmarks import memory, networks, peers
-from tutorial_lib.benchmarks.timing import interleaved
+from tutorial_lib.benchmarks.timing import interleaved, measurements
 from tutorial_lib.benchmarks.ways import OURS, PLAIN, ways
 from tutorial_lib.gradients import alignment, contrast_squared_norms, introspective_features, squared_norms
-from tutorial_lib.results.rows import Provenance, Row, make_row, read_rows
+from tutorial_lib.results.rows import Measurement, Provenance, Row, read_rows
 from tutorial_lib.results.tables import markdown_table
 
 EXPERIMENT = "gradients_benchmark"
@@ -76,28 +76,16 @@ def run(plan: Plan, source: Provenance, device: torch.device, say: Callable[[str
             f"    {PLAIN} {1e3 * seconds:.1f} ms; "
             + ", ".join(f"{name} {ratio.median:.2f}" for name, ratio in ratios.items())
         )
-        row = partial(make_row, source, experiment=EXPERIMENT, study=study, condition=condition, n=n)
-        yield row(method=PLAIN, metric="seconds", value=seconds)
-        for name, ratio in ratios.items():
-            yield row(method=name, metric="ratio", value=ratio.median, seconds=ratio.median * seconds)
-            yield row(method=name, metric="ratio, lower quartile", value=ratio.low)
-            yield row(method=name, metric="ratio, upper quartile", value=ratio.high)
+        for measured, took in measurements(PLAIN, seconds, ratios, condition, n):
+            yield Row.of(measured, source, experiment=EXPERIMENT, study=study, seconds=took)
     if plan.memory:
         for name in broad:
             for method in (PLAIN, OURS, *peers.PEERS):
                 used = memory.peak(name, 32, method, torch.get_num_threads(), str(device))
                 if used is not None:
                     say(f"    {name}, peak memory at N=32, {method}: {used:.0f} MB")
-                    yield make_row(
-                        source,
-                        experiment=EXPERIMENT,
-                        study=name,
-                        method=method,
-                        condition="norms, N=32",
-                        metric="extra memory, MB",
-                        value=used,
-                        n=32,
-                    )
+                    measured = Measurement(method, "norms, N=32", "extra memory, MB", used, 32)
+                    yield Row.of(measured, source, experiment=EXPERIMENT, study=name)
 
 
 Measured = tuple[str, str, int, Callable[[], object], dict[str, Callable[[], object]]]

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
+
+from tutorial_lib.results.rows import Measurement
 
 
 class Ratio(NamedTuple):
@@ -76,6 +78,24 @@ def interleaved(
             ratios[name].append(2 * taken / (baselines[-2] + baselines[-1]))
         rounds += 1
     return statistics.median(baselines), {name: _summary(values) for name, values in ratios.items()}
+
+
+def measurements(
+    unit: str, seconds: float, ratios: Mapping[str, Ratio], condition: str, n: int
+) -> Iterator[tuple[Measurement, float]]:
+    """What `interleaved` found as results, each with the seconds that its method took (0: not that of a row).
+
+    Args:
+        unit: name of the baseline.
+        seconds, ratios: as `interleaved` returns them.
+        condition: of all of them.
+        n: images a call.
+    """
+    yield Measurement(unit, condition, "seconds", seconds, n), 0.0
+    for name, ratio in ratios.items():
+        yield Measurement(name, condition, "ratio", ratio.median, n), ratio.median * seconds
+        yield Measurement(name, condition, "ratio, lower quartile", ratio.low, n), 0.0
+        yield Measurement(name, condition, "ratio, upper quartile", ratio.high, n), 0.0
 
 
 def _summary(values: list[float]) -> Ratio:

@@ -3,11 +3,13 @@ r"""How far do a plane and two controls get? What of chapter 5 needs no training
 Each class in turn is normal (`tutorial_lib.gradcon.one_class_split`). Scores, larger = stranger:
 
 ============= ====================================================================================
-plane r/recon reconstruction error of the plane of r directions (`tutorial_lib.models.plane.Plane`)
-plane r/size  squared norm of that error's gradient with respect to the decoder's weights
+plane/recon/r reconstruction error of the plane of r directions (`tutorial_lib.models.plane.Plane`)
+plane/size/r  squared norm of that error's gradient with respect to the decoder's weights
 brightness    mean of all pixels
 complexity    total variation
 ============= ====================================================================================
+
+In result rows the network is ``plane``, the method ``recon`` or ``size``, and the variant r.
 
     python -m tutorial_lib run anomaly_detection --study cifar10
 
@@ -27,11 +29,11 @@ from tutorial_lib.gradcon import one_class_split
 from tutorial_lib.gradients import squared_norms
 from tutorial_lib.metrics import auroc
 from tutorial_lib.models.plane import Plane
-from tutorial_lib.results.rows import RESULTS, Row, read_rows
+from tutorial_lib.results.rows import Row
 from tutorial_lib.results.tables import markdown_table, mean_and_spread
 from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
 
-__all__ = ["DIRECTIONS", "EXPERIMENT", "by_class", "mean_auroc", "mean_of", "seeds_by_class", "stored_rows"]
+__all__ = ["DIRECTIONS", "EXPERIMENT", "by_class", "mean_auroc", "mean_of", "seeds_by_class"]
 
 NAME = "anomaly_detection"
 
@@ -57,45 +59,49 @@ def compute(cell: Cell, device: torch.device) -> CellResult:
     condition = DATASETS[cell.study].class_names[normal]
     sides = (split.normal, split.strange)
     n = len(split.normal) + len(split.strange)
-    scored = {
-        "brightness": [Brightness().predict(side) for side in sides],
-        "complexity": [Complexity().predict(side) for side in sides],
+    scored = {  # by network, method and variant
+        ("", "brightness", ""): [Brightness().predict(side) for side in sides],
+        ("", "complexity", ""): [Complexity().predict(side) for side in sides],
     }
     widest = Plane(split.train.images, max(cell.settings["directions"])).to(device)
     for r in cell.settings["directions"]:
         plane = widest.narrowed(r)
-        scored[f"plane {r}/recon"] = [ReconstructionError(plane).predict(side) for side in sides]
+        scored["plane", "recon", str(r)] = [ReconstructionError(plane).predict(side) for side in sides]
         if r:
-            scored[f"plane {r}/size"] = [
+            scored["plane", "size", str(r)] = [
                 squared_norms(plane, side.float().to(device), "input", "mse", parameters=["decoder.weight"])[0][:, 0]
                 .cpu()
                 .numpy()
                 for side in sides
             ]
-    return CellResult([Measurement(method, condition, "auroc", auroc(*both), n) for method, both in scored.items()])
-
-
-def stored_rows(study: str | None = None) -> list[Row]:
-    """The rows that come with the library, of one study or of all."""
-    return [row for row in read_rows(RESULTS / f"{NAME}.csv") if study in (None, row.study)]
+    return CellResult(
+        [
+            Measurement(method, condition, "auroc", auroc(*both), n, network=network, variant=variant)
+            for (network, method, variant), both in scored.items()
+        ]
+    )
 
 
 def by_class(rows: Sequence[Row], method: str) -> dict[str, float]:
     """AUROC of a method by normal class, mean over seeds, in the order of the rows.
 
+    Args:
+        rows: of one study.
+        method: the rows' `Row.series`, e.g. ``"plane/recon/16"``.
+
     Raises:
         ValueError: no such method.
     """
-    mine = [row for row in rows if row.method == method and row.metric == "auroc"]
+    mine = [row for row in rows if row.series == method and row.metric == "auroc"]
     if not mine:
-        raise ValueError(f"no rows of {method!r}; there are {', '.join(dict.fromkeys(row.method for row in rows))}")
+        raise ValueError(f"no rows of {method!r}; there are {', '.join(dict.fromkeys(row.series for row in rows))}")
     classes = dict.fromkeys(row.condition for row in mine)
     return {name: float(np.mean([row.value for row in mine if row.condition == name])) for name in classes}
 
 
 def seeds_by_class(rows: Sequence[Row], method: str) -> dict[str, list[float]]:
     """AUROC of a method by normal class, one value a seed; of any experiment with one class normal. Empty without rows."""
-    mine = [row for row in rows if row.method == method and row.metric == "auroc"]
+    mine = [row for row in rows if row.series == method and row.metric == "auroc"]
     classes = dict.fromkeys(row.condition for row in mine)
     return {name: [row.value for row in mine if row.condition == name] for name in classes}
 
@@ -117,15 +123,22 @@ def table(rows: Sequence[Row]) -> str:
         mine = [row for row in rows if row.study == study]
         classes, seeds = list(dict.fromkeys(row.condition for row in mine)), {row.seed for row in mine}
         body = []
-        for method in dict.fromkeys(row.method for row in mine):
-            values = [[r.value for r in mine if (r.method, r.condition) == (method, name)] for name in classes]
-            means = [float(np.mean([r.value for r in mine if (r.method, r.seed) == (method, seed)])) for seed in seeds]
-            body.append([method, *(mean_and_spread(found, 3) for found in values), mean_and_spread(means, 3)])
+        for series in dict.fromkeys(row.series for row in mine):
+            values = [[r.value for r in mine if (r.series, r.condition) == (series, name)] for name in classes]
+            means = [float(np.mean([r.value for r in mine if (r.series, r.seed) == (series, seed)])) for seed in seeds]
+            body.append([_title(series), *(mean_and_spread(found, 3) for found in values), mean_and_spread(means, 3)])
         blocks += [
             f"{study}: AUROC by normal class, larger score = stranger; {len(seeds)} draw(s) of the strangers.",
             markdown_table(["method", *classes, "mean"], body),
         ]
     return "\n\n".join(blocks)
+
+
+def _title(series: str) -> str:
+    """``plane 16/recon`` for ``plane/recon/16``."""
+    network, _, rest = series.partition("/")
+    way, _, directions = rest.partition("/")
+    return f"{network} {directions}/{way}" if rest else series
 
 
 EXPERIMENT = Experiment(

@@ -47,8 +47,8 @@ NETWORKS = {"lenet": "LeNet", "resnet20": "ResNet-20"}
 """The networks that are compared, and how a reader calls them."""
 CORRUPTED = 2000
 """Test images under each corruption and level, drawn at random with a fixed seed."""
-SCALED = " + temperature"
-"""What a method's name ends in after temperature scaling."""
+SCALED = "temperature"
+"""Method of the rows after temperature scaling; before, it is empty: the network as trained."""
 
 
 def cells(study: str, seeds: Sequence[int]) -> list[Cell]:
@@ -62,18 +62,22 @@ def compute(cell: Cell, device: torch.device) -> CellResult:
     model = study.classifier(network, seed=cell.seed, device=device)
     scaling = TemperatureScaling().fit(predict_logits(model, study.validation.images), study.validation.labels)
     assert scaling.temperature is not None  # fit has set it
-    found = [Measurement(network, "validation", "temperature", scaling.temperature, len(study.validation))]
+    n = len(study.validation)
+    found = [Measurement("", "validation", "temperature", scaling.temperature, n, network=network)]
     kept: dict[str, NDArray[np.generic]] = {}
     for condition, images, labels in _conditions(study):
         logits = predict_logits(model, images)
-        answers = {network: logits.double().softmax(dim=1), network + SCALED: scaling.predict_proba(logits)}
+        answers = {"": logits.double().softmax(dim=1), SCALED: scaling.predict_proba(logits)}
         for method, probabilities in answers.items():
             numbers = _numbers(probabilities, labels, thoroughly=condition == "known")
-            found += [Measurement(method, condition, metric, value, len(labels)) for metric, value in numbers.items()]
+            found += [
+                Measurement(method, condition, metric, value, len(labels), network=network)
+                for metric, value in numbers.items()
+            ]
             confidence, correct = confidence_and_correct(probabilities, labels)
             if condition == "known" or condition.endswith("/3"):
                 # 16 bits over [0, 1]: steps of 1.5e-5, finer than half precision near one, where most of them lie
-                part = "scaled" if method.endswith(SCALED) else "confidence"
+                part = "scaled" if method == SCALED else "confidence"
                 kept[f"{condition}/{part}"] = (confidence * 65535).round().astype(np.uint16)
                 kept[f"{condition}/correct"] = correct
     return CellResult(found, kept)
@@ -111,21 +115,23 @@ def from_stored(values: NDArray[np.uint16]) -> NDArray[np.float64]:
     return values.astype(np.float64) / 65535
 
 
-def errors_by_level(rows: Sequence[Row], method: str) -> tuple[NDArray[np.float64], list[str]]:
-    """ECE of one method by corruption and level, mean over seeds, as `tutorial_lib.figures.calibration` draws it.
+def errors_by_level(rows: Sequence[Row], network: str, method: str = "") -> tuple[NDArray[np.float64], list[str]]:
+    """ECE of one network by corruption and level, mean over seeds, as `tutorial_lib.figures.calibration` draws it.
 
     Args:
         rows: of one study.
-        method: a network, or a network and `SCALED`.
+        network: one of `NETWORKS`.
+        method: empty, or `SCALED`.
 
     Returns:
         errors (C, L + 1), the first column that of all clean test images, and the names of the C corruptions.
     """
-    conditions = [row.condition for row in select(rows, method=method, metric="ece") if row.condition != "known"]
+    mine = select(rows, network=network, method=method, metric="ece")
+    conditions = [row.condition for row in mine if row.condition != "known"]
     names = list(dict.fromkeys(condition.partition("/")[0] for condition in conditions))
 
     def error(condition: str) -> float:
-        return float(np.mean([row.value for row in select(rows, method=method, metric="ece", condition=condition)]))
+        return float(np.mean([row.value for row in select(mine, condition=condition)]))
 
     errors = [[error("known"), *(error(f"{name}/{level}") for level in LEVELS)] for name in names]
     return np.array(errors), names
@@ -140,7 +146,7 @@ def table(rows: Sequence[Row]) -> str:
     text = []
     for study in dict.fromkeys(row.study for row in rows):
         mine = [row for row in rows if row.study == study]
-        networks = [name for name in dict.fromkeys(row.method for row in mine) if not name.endswith(SCALED)]
+        networks = list(dict.fromkeys(row.network for row in mine))
         body = [_ours(mine, network) for network in networks]
         if study in _DATASETS:
             published = read_published("calibration", dataset=_DATASETS[study])
@@ -149,11 +155,11 @@ def table(rows: Sequence[Row]) -> str:
         levels = [str(level) for level in LEVELS]
         body = [
             [
-                NETWORKS[network] + method.removeprefix(network),
-                *(mean_and_spread(_percent(mine, method, f"/{level}", "ece")) for level in levels),
+                NETWORKS[network] + (f" + {method}" if method else ""),
+                *(mean_and_spread(_percent(mine, network, method, f"/{level}", "ece")) for level in levels),
             ]
             for network in networks
-            for method in (network, network + SCALED)
+            for method in ("", SCALED)
         ]
         head = ["ECE %, mean over corruptions", *(f"level {level}" for level in levels)]
         text += [markdown_table(head, body), ""]
@@ -161,11 +167,11 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _ours(rows: Sequence[Row], network: str) -> list[str]:
-    error = [100 - value for value in _percent(rows, network, "known", "accuracy")]
+    error = [100 - value for value in _percent(rows, network, "", "known", "accuracy")]
     columns = [mean_and_spread(error, 2)]
     for metric, unit in (("ece", 1), ("nll", 100)):
-        for method in (network, network + SCALED):
-            values = [value / unit for value in _percent(rows, method, "known", metric)]
+        for method in ("", SCALED):
+            values = [value / unit for value in _percent(rows, network, method, "known", metric)]
             columns.append(mean_and_spread(values, 2 if metric == "ece" else 3))
     return [NETWORKS.get(network, network), *columns]
 
@@ -182,11 +188,12 @@ def _theirs(published: Sequence[dict[str, object]], network: str) -> list[str]:
     return [f"{network} (Guo et al.)", *(printed.get(name, "–") for name in names)]
 
 
-def _percent(rows: Sequence[Row], method: str, condition: str, metric: str) -> list[float]:
+def _percent(rows: Sequence[Row], network: str, method: str, condition: str, metric: str) -> list[float]:
     """100 times the metric, one value a seed; conditions that end alike are averaged."""
     by_seed: dict[int, list[float]] = {}
     for row in rows:
-        if row.method == method and row.metric == metric and row.condition.endswith(condition):
+        asked = (row.network, row.method, row.metric) == (network, method, metric)
+        if asked and row.condition.endswith(condition):
             by_seed.setdefault(row.seed, []).append(100 * row.value)
     return [float(np.mean(values)) for values in by_seed.values()]
 

@@ -51,7 +51,8 @@ from tutorial_lib.gradcon import ALPHA, AutoencoderConfig, TrainedAutoencoder, o
 from tutorial_lib.gradcon.training import losses_of
 from tutorial_lib.metrics import auroc
 from tutorial_lib.results.published import read_published
-from tutorial_lib.results.rows import RESULTS, Row, read_arrays, read_rows
+from tutorial_lib.results.rows import Row
+from tutorial_lib.results.stored import stored_arrays
 from tutorial_lib.results.tables import markdown_table, mean_and_spread
 from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
 
@@ -63,7 +64,6 @@ __all__ = [
     "Recipe",
     "classics",
     "scores_of",
-    "stored_rows",
     "stored_scores",
 ]
 
@@ -127,7 +127,7 @@ def classics(seed: int) -> dict[str, Detector]:
 _TITLES = {"cae": "CAE", "cae_grad": "CAE+Grad", "vae": "VAE", "vae_grad": "VAE+Grad"}
 _WAYS = {"recon": "Recon", "latent": "Latent", "grad": "Grad", "combined": "Recon + 0.12 Grad"}
 
-#: Every method of the result rows by name, and how a reader calls it.
+#: Every method of the result rows by its `Row.series` (``NETWORK/METHOD``), and how a reader calls it.
 METHODS: Mapping[str, str] = {
     **{
         f"{model}/{way}": f"{_TITLES[model]}: {_WAYS[way]}"
@@ -164,26 +164,27 @@ def compute(cell: Cell, device: torch.device) -> CellResult:
     condition = DATASETS[recipe.data].class_names[normal]
     found: list[Measurement] = []
     if name == "classic":
-        scored = {}
+        scored, network = {}, ""
         for method, detector in classics(cell.seed).items():
             limited = method == "ocsvm" and len(split.train) > SVM_IMAGES
             detector.fit(split.train.sample(SVM_IMAGES, seed=0) if limited else split.train)
             scored[method] = (detector.predict(split.normal), detector.predict(split.strange))
     else:
-        kind, alpha = MODELS[name]
+        network, (kind, alpha) = name, MODELS[name]
         config = AutoencoderConfig(recipe.epochs, recipe.batch_size, precision=recipe.precision, seed=cell.seed)
         trained = trained_autoencoder(split.train, kind, alpha, config, split.validation, recipe.width, device=device)
         normal_scores, strange_scores = scores_of(trained, split.normal), scores_of(trained, split.strange)
-        scored = {f"{name}/{way}": (normal_scores[way], strange_scores[way]) for way in normal_scores}
+        scored = {way: (normal_scores[way], strange_scores[way]) for way in normal_scores}
         told = {"kept_epoch": trained.history.best_epoch + 1, "gradient_loss": gradient_loss(trained, split.validation)}
         n = len(split.validation)
-        found += [Measurement(name, condition, metric, value, n) for metric, value in told.items()]
+        found += [Measurement("", condition, metric, value, n, network=name) for metric, value in told.items()]
     for method, (known, strange) in scored.items():
-        found.append(Measurement(method, condition, "auroc", auroc(known, strange), len(known) + len(strange)))
+        n = len(known) + len(strange)
+        found.append(Measurement(method, condition, "auroc", auroc(known, strange), n, network=network))
     arrays = {}
     for method, both in scored.items():
         for side, scores in zip(("normal", "strange"), both, strict=True):
-            arrays[f"{method.rpartition('/')[2]}/{side}"] = scores[:KEPT].astype(np.float32)
+            arrays[f"{method}/{side}"] = scores[:KEPT].astype(np.float32)
     return CellResult(found, arrays)
 
 
@@ -211,11 +212,6 @@ def gradient_loss(trained: TrainedAutoencoder, images: ImageSet, batch_size: int
     return float(np.mean(values))
 
 
-def stored_rows(study: str | None = None) -> list[Row]:
-    """The rows that come with the library, of one study or of all."""
-    return [row for row in read_rows(RESULTS / f"{NAME}.csv") if study in (None, row.study)]
-
-
 def stored_scores(study: str) -> dict[tuple[str, int], tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Scores that come with the library, of the first seed: by method and normal class, those of normal and strange images.
 
@@ -224,7 +220,7 @@ def stored_scores(study: str) -> dict[tuple[str, int], tuple[NDArray[np.float64]
     Raises:
         FileNotFoundError: none are stored for this study.
     """
-    arrays = read_arrays(RESULTS / f"{NAME}_{study}.npz")
+    arrays = stored_arrays(NAME, study)
     found = {}
     for name in arrays:
         if name.endswith("/normal"):
@@ -266,13 +262,13 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _has(rows: Sequence[Row], method: str) -> bool:
-    return any(row.method == method for row in rows)
+    return any(row.series == method for row in rows)
 
 
 def _line(
     rows: Sequence[Row], classes: Sequence[str], method: str, title: str, change: Callable[[float], float] = float
 ) -> list[str]:
-    mine = [row for row in rows if row.method == method]
+    mine = [row for row in rows if row.series == method]
     by_class = [[change(row.value) for row in mine if row.condition == name] for name in classes]
     means = [  # a mean over classes for each seed that has them all
         float(np.mean([change(row.value) for row in mine if row.seed == seed]))

@@ -28,11 +28,11 @@ from tutorial_lib.experiments.gradcon_class import MODELS, gradient_loss, scores
 from tutorial_lib.gradcon import AutoencoderConfig, trained_autoencoder
 from tutorial_lib.gradcon.one_class import SIDE, everything
 from tutorial_lib.metrics import auroc
-from tutorial_lib.results.rows import RESULTS, Row, read_rows
+from tutorial_lib.results.rows import Row
 from tutorial_lib.results.tables import markdown_table, mean_and_spread
 from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
 
-__all__ = ["EXPERIMENT", "RECIPES", "ConditionRecipe", "conditions_of", "stored_rows"]
+__all__ = ["EXPERIMENT", "RECIPES", "ConditionRecipe", "conditions_of"]
 
 NAME = "gradcon_condition"
 
@@ -92,15 +92,15 @@ def compute(cell: Cell, device: torch.device) -> CellResult:
     trained = trained_autoencoder(train, kind, alpha, config, validation, recipe.width, device=device)
     conditions = conditions_of(cell.study)
     _, clean = next(conditions)
-    known = scores_of(trained, clean)
+    known, n = scores_of(trained, clean), len(validation)
     found = [
-        Measurement(name, "known", "gradient_loss", gradient_loss(trained, validation), len(validation)),
-        Measurement(name, "known", "kept_epoch", trained.history.best_epoch + 1, len(validation)),
+        Measurement("", "known", "gradient_loss", gradient_loss(trained, validation), n, network=name),
+        Measurement("", "known", "kept_epoch", trained.history.best_epoch + 1, n, network=name),
     ]
     for condition, images in conditions:
         for way, scores in scores_of(trained, images).items():
             value = auroc(known[way], scores)
-            found.append(Measurement(f"{name}/{way}", condition, "auroc", value, len(clean) + len(images)))
+            found.append(Measurement(way, condition, "auroc", value, len(clean) + len(images), network=name))
     return CellResult(found)
 
 
@@ -144,11 +144,6 @@ def _clean(study: str, limit: int) -> tuple[ImageSet, ImageSet]:
     return images.subset(order[held_out:]), images.subset(order[:held_out])
 
 
-def stored_rows(study: str | None = None) -> list[Row]:
-    """The rows that come with the library, of one study or of all."""
-    return [row for row in read_rows(RESULTS / f"{NAME}.csv") if study in (None, row.study)]
-
-
 def table(rows: Sequence[Row]) -> str:
     """AUROC by level for each condition and score, mean and spread over seeds; Markdown."""
     blocks = []
@@ -159,10 +154,10 @@ def table(rows: Sequence[Row]) -> str:
         body = []
         for name in names:
             for method, title in _SHOWN.items():
-                if not any(row.method == method for row in scores):
+                if not any(row.series == method for row in scores):
                     continue
                 levels = [
-                    [row.value for row in scores if (row.method, row.condition) == (method, f"{name}/{level}")]
+                    [row.value for row in scores if (row.series, row.condition) == (method, f"{name}/{level}")]
                     for level in LEVELS
                 ]
                 mean = float(np.mean([value for values in levels for value in values]))

@@ -30,7 +30,8 @@ from tutorial_lib.gradients.targets import target
 from tutorial_lib.metrics import auroc
 from tutorial_lib.models import build
 from tutorial_lib.models.predict import predict_features, predict_logits
-from tutorial_lib.results.rows import RESULTS, Row, read_arrays, read_rows, select
+from tutorial_lib.results.rows import Row, select
+from tutorial_lib.results.stored import stored_arrays, stored_rows
 from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
 from tutorial_lib.studies import Study, load_study
 from tutorial_lib.training.classifier import accuracy, train_classifier
@@ -46,7 +47,6 @@ __all__ = [
     "measure",
     "over_seeds",
     "spread",
-    "stored_rows",
     "stored_spread",
     "verdicts",
 ]
@@ -100,7 +100,8 @@ def measure(model: nn.Module, study: Study, questions: Sequence[Question], limit
         limit: most images taken from a set.
 
     Yields:
-        Measurements whose method is the question (``"any"``: what no label changes) and whose metric is one of
+        Measurements whose method is the label (``"any"``: what no label changes), whose variant is the loss, and whose
+        metric is one of
 
         * ``auroc_sum``: sum of the squared norms of all parameter tensors;
         * ``auroc_last_layer``: squared norm of the last layer's weight;
@@ -113,23 +114,24 @@ def measure(model: nn.Module, study: Study, questions: Sequence[Question], limit
     images = {name: _some(chosen, limit) for name, chosen in sets.items()}
     held_out = _some(study.validation, limit)
 
-    def compared(question: str, metric: str, score: Callable[[Tensor], Tensor], of: Mapping[str, Tensor]):
+    def compared(asked: Question | None, metric: str, score: Callable[[Tensor], Tensor], of: Mapping[str, Tensor]):
+        label, loss = (asked.label, asked.loss) if asked else ("any", "")
         scores = {name: score(given) for name, given in of.items()}
         known = scores.pop("known")
         for name, strange in scores.items():
-            yield Measurement(question, name, metric, auroc(known, strange), len(known) + len(strange))
+            yield Measurement(label, name, metric, auroc(known, strange), len(known) + len(strange), variant=loss)
 
     logits = {name: predict_logits(model, x).double() for name, x in images.items()}
     features = {name: predict_features(model, x).double() for name, x in images.items()}
-    yield from compared("any", "auroc_activation", lambda h: h.square().sum(1), features)
-    yield from compared("any", "auroc_confidence", lambda z: 1 - z.softmax(1).amax(1), logits)
+    yield from compared(None, "auroc_activation", lambda h: h.square().sum(1), features)
+    yield from compared(None, "auroc_confidence", lambda z: 1 - z.softmax(1).amax(1), logits)
     last = [name for name, _ in model.named_parameters()].index("head.weight")
     for question in questions:
         norms = {name: question.norms(model, x) for name, x in images.items()}
-        yield from compared(question.name, "auroc_sum", lambda v: v.sum(1), norms)
-        yield from compared(question.name, "auroc_last_layer", lambda v: v[:, last], norms)
-        yield from compared(question.name, "auroc_logit_gradient", question.logit_norm, logits)
-        yield from compared(question.name, "auroc_unusual", _unusual(question.norms(model, held_out)), norms)
+        yield from compared(question, "auroc_sum", lambda v: v.sum(1), norms)
+        yield from compared(question, "auroc_last_layer", lambda v: v[:, last], norms)
+        yield from compared(question, "auroc_logit_gradient", question.logit_norm, logits)
+        yield from compared(question, "auroc_unusual", _unusual(question.norms(model, held_out)), norms)
 
 
 def log_quantiles(norms: Tensor) -> Tensor:
@@ -218,7 +220,7 @@ def compute(cell: Cell, device: torch.device) -> CellResult:
     model = NETWORKS[network](study, cell.seed).to(device)
     found = [Measurement("any", "known", "accuracy", accuracy(model, study.test), len(study.test))]
     found += measure(model, study, QUESTIONS if network == "own" else (QUESTIONS[0], QUESTIONS[-1]))
-    named = [replace(measured, method=f"{network}: {measured.method}") for measured in found]
+    named = [replace(measured, network=network) for measured in found]
     return CellResult(named, spread(model, study) if network == "own" else {})
 
 
@@ -229,10 +231,11 @@ def table(rows: Sequence[Row]) -> str:
         sums = [row for row in rows if row.study == study and row.metric in ("auroc_sum", "auroc_confidence")]
         shifts = list(dict.fromkeys(row.condition for row in sums))
         lines += [f"| {study} | {' | '.join(shifts)} |", "|---" * (len(shifts) + 1) + "|"]
-        for method in dict.fromkeys(row.method for row in sums):
-            values = [[row.value for row in sums if (row.method, row.condition) == (method, shift)] for shift in shifts]
+        for series in dict.fromkeys(row.series for row in sums):
+            values = [[row.value for row in sums if (row.series, row.condition) == (series, shift)] for shift in shifts]
             shown = [f"{np.mean(v):.2f} ({min(v):.2f} to {max(v):.2f})" if v else "" for v in values]
-            lines.append(f"| {method.replace('any', 'confidence')} | {' | '.join(shown)} |")
+            network, _, question = series.partition("/")
+            lines.append(f"| {network}: {question.replace('any', 'confidence')} | {' | '.join(shown)} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -263,16 +266,11 @@ SCORES = {
 """Rows of `verdicts`: question and metric by name."""
 
 
-def stored_rows(study: str | None = None) -> list[Row]:
-    """The rows that come with the library, of one study or of all."""
-    return [row for row in read_rows(RESULTS / f"{NAME}.csv") if study in (None, row.study)]
-
-
 def over_seeds(
     study: str, network: str, shift: str, question: str = "ones/bce", metric: str = "auroc_sum"
 ) -> list[float]:
     """Stored values of all seeds; see `measure` for questions and metrics, `NETWORKS` for the networks."""
-    wanted = select(stored_rows(study), method=f"{network}: {question}", condition=shift, metric=metric)
+    wanted = select(stored_rows(NAME, study), series=f"{network}/{question}", condition=shift, metric=metric)
     return [row.value for row in sorted(wanted, key=lambda row: row.seed)]
 
 
@@ -280,7 +278,7 @@ def verdicts(studies: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
     """Mean over seeds of each of `SCORES` for each shift, by the study's title; without the studies that have none."""
     found = {}
     for study in studies:
-        rows = [row for row in stored_rows(study) if row.method.startswith("own: ")]
+        rows = [row for row in stored_rows(NAME, study) if row.network == "own"]
         shifts = list(dict.fromkeys(row.condition for row in rows if row.metric == "auroc_confidence"))
         if rows:
             seeds = len({row.seed for row in rows})
@@ -294,6 +292,6 @@ def verdicts(studies: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
 
 def stored_spread(study: str) -> tuple[Tensor, dict[str, Tensor]]:
     """What `spread` found for the first seed: the known images' quantiles (3, P), and each shift's medians (P,)."""
-    arrays = read_arrays(RESULTS / f"{NAME}_{study}.npz")
+    arrays = stored_arrays(NAME, study)
     layers = {name.removeprefix("own/"): torch.from_numpy(array.astype(np.float64)) for name, array in arrays.items()}
     return layers.pop("known"), {name: quantiles[1] for name, quantiles in layers.items()}

@@ -9,11 +9,10 @@ Every detector of `tutorial_lib.detectors` meets every shift of a study that thi
 * a detector that learns from challenging images appears twice: fitted on the set it is tested on, as published
   (challenging data ``same``), and fitted on all the other sets (``other``);
 * under the open-set protocol (`tutorial_lib.experiments.open_set`) the network knows four classes only, and what learns
-  from challenging images learns from two other classes of the same data set. Conditions of these rows begin with
-  ``open_set/``; ``open_set/unknown_classes`` are the classes that nobody has seen.
+  from challenging images learns from two other classes of the same data set. The protocol of these rows is
+  ``open_set``, and their condition ``unknown_classes`` is that of the classes that nobody has seen.
 
-A study's own network meets every method; the headline is repeated on a second network, whose rows are named
-``METHOD/NETWORK``.
+A study's own network meets every method; the headline is repeated on a second one.
 
     python -m tutorial_lib run out_of_distribution --study digits --seeds 3
 
@@ -219,16 +218,16 @@ def compute(cell: Cell, device: torch.device) -> CellResult:
     study = load_study(cell.study)
     opened = cell.settings.get("protocol") == "open_set"
     scored = _open_set_scores if opened else _scores
-    name = method.name if network == study.network else f"{method.name}/{network}"
-    measurements, arrays = [], {}
+    aside = method.ablation or opened or network != study.network
+    measurements: list[Measurement] = []
+    arrays: dict[str, np.ndarray] = {}
     for shift, seen, scores_in, scores_out in scored(method, study, network, cell.seed, device):
-        condition = f"open_set/{shift}" if opened else shift
-        aside = method.ablation or opened or name != method.name
-        found = summary(scores_in, scores_out)
-        for metric in METRICS[:1] if aside else METRICS:
-            measurements.append(
-                Measurement(name, condition, metric, found[metric], len(scores_in) + len(scores_out), seen)
-            )
+        found, n = summary(scores_in, scores_out), len(scores_in) + len(scores_out)
+        protocol = "open_set" if opened else ""
+        measurements += [
+            Measurement(method.name, shift, metric, found[metric], n, seen, network=network, protocol=protocol)
+            for metric in (METRICS[:1] if aside else METRICS)
+        ]
         if not aside:
             prefix = "" if seen == "none" else f"{seen}/{shift}/"
             arrays[f"{prefix}known"] = scores_in.astype(np.float32)
@@ -374,15 +373,15 @@ def table(rows: Sequence[Row]) -> str:
         here = [row for row in rows if row.study == study]
         if study in with_published:
             blocks += _beside_published(study, here)
-        for network in dict.fromkeys(row.method.partition("/")[2] for row in here):
-            of_network = [row for row in here if row.method.partition("/")[2] == network and row.metric == "auroc"]
-            title = f"{study}, {network}" if network else study
-            closed = [row for row in of_network if not row.condition.startswith("open_set/")]
+        for network in dict.fromkeys(row.network for row in here):
+            of_network = [row for row in here if row.network == network and row.metric == "auroc"]
+            title = f"{study}, {network}" if network == SECOND_NETWORK.get(study) else study
+            closed = [row for row in of_network if not row.protocol]
             for seen, learned in SUPERVISION.items():
                 chosen = [row for row in closed if row.challenging_data == seen]
                 if chosen:
                     blocks += [f"{title}: AUROC in %, {_seeds(chosen)}. {learned}.", _block(chosen)]
-            opened = [row for row in of_network if row.condition.startswith("open_set/")]
+            opened = [row for row in of_network if row.protocol == "open_set"]
             if opened:
                 blocks += [
                     f"{title}, a network of four classes: AUROC in %, {_seeds(opened)}. H learned from two other "
@@ -402,12 +401,12 @@ def _block(rows: Sequence[Row]) -> str:
     shifts = list(dict.fromkeys(row.condition for row in rows))
     body = []
     for name in METHODS:
-        of_method = [row for row in rows if row.method.partition("/")[0] == name]
+        of_method = [row for row in rows if row.method == name]
         if of_method:
             percent = {s: [100 * row.value for row in of_method if row.condition == s] for s in shifts}
             mean = np.mean([np.mean(values) for values in percent.values() if values])
             body.append([METHODS[name].title, *map(mean_and_spread, percent.values()), f"{mean:.1f}"])
-    return markdown_table(["Method", *(shift.removeprefix("open_set/") for shift in shifts), "mean"], body)
+    return markdown_table(["Method", *shifts, "mean"], body)
 
 
 def _beside_published(study: str, rows: Sequence[Row]) -> list[str]:
@@ -416,17 +415,14 @@ def _beside_published(study: str, rows: Sequence[Row]) -> list[str]:
     printed = {(row["method"], row["condition"], row["metric"]): 100 * row["value"] for row in published}
     seen = {row["method"]: row["challenging_data"] for row in published}
     shifts = list(dict.fromkeys(row["condition"] for row in published))
+    own = [row for row in rows if row.network != SECOND_NETWORK.get(study) and not row.protocol]
     head, body = ["Method", "has seen"], [[METHODS[name].title, seen.get(name, "none")] for name in AS_PUBLISHED]
     for shift in shifts:
         for metric, (heading, ours) in PUBLISHED_METRICS.items():
             head.append(f"{shift} {heading}")
             for name, line in zip(AS_PUBLISHED, body, strict=True):
-                wanted = (name, shift, ours, line[1])
-                values = [
-                    100 * row.value
-                    for row in rows
-                    if (row.method, row.condition, row.metric, row.challenging_data) == wanted
-                ]
+                wanted = {"method": name, "condition": shift, "metric": ours, "challenging_data": line[1]}
+                values = [100 * row.value for row in own if all(getattr(row, k) == v for k, v in wanted.items())]
                 beside = f" ({printed[name, shift, metric]:.1f})" if (name, shift, metric) in printed else ""
                 line.append(mean_and_spread(values) + beside)
     title = (

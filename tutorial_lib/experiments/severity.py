@@ -272,17 +272,16 @@ def compute(cell: Cell, device: torch.device) -> CellResult:
         images.held_out,
         device,
     )
+    best, n = model.history.best_epoch, len(images.healthy)
     found = [
-        Measurement(
-            name, "training", "alignment", model.history.alignment[model.history.best_epoch], len(images.healthy)
-        ),
-        Measurement(name, "training", "best_epoch", model.history.best_epoch, len(images.healthy)),
+        Measurement("", "training", "alignment", model.history.alignment[best], n, network=name),
+        Measurement("", "training", "best_epoch", best, n, network=name),
     ]
     found += graded_and_told(images, name, model.scores)
     if name != LABELLER:
         return CellResult(found)
     # what needs no network is measured in one model's cell
-    found += graded_and_told(images, "control", lambda given: control_scores(given, images.healthy))
+    found += graded_and_told(images, "", lambda given: control_scores(given, images.healthy))
     for condition, (lesioned, healthy) in images.graded.items():
         shown = (lesioned.images - healthy).abs().sum((1, 2, 3))
         found.append(
@@ -295,18 +294,23 @@ def compute(cell: Cell, device: torch.device) -> CellResult:
 
 
 def graded_and_told(
-    images: Ward, who: str, scores: Callable[[Tensor], Mapping[str, NDArray[np.float64]]]
+    images: Ward, network: str, scores: Callable[[Tensor], Mapping[str, NDArray[np.float64]]]
 ) -> Iterator[Measurement]:
-    """Rank correlation with known severities, and AUROC of healthy against ill, of every score."""
+    """Rank correlation with known severities, and AUROC of healthy against ill, of every score of a network.
+
+    A score without a network is a control: what it says was told by nobody.
+    """
+    variant = "" if network else "control"
     for name, (lesioned, _) in images.graded.items():
         for score, values in scores(lesioned.images).items():
             found = spearman(values, lesioned.severity)
-            yield Measurement(f"{who}: {score}", name, "spearman", found, len(values))
+            yield Measurement(score, name, "spearman", found, len(values), network=network, variant=variant)
     for name, (known, strange) in images.contrasts.items():
         healthy, ill = scores(known), scores(strange)
         for score in healthy:
             found = auroc(healthy[score], ill[score])
-            yield Measurement(f"{who}: {score}", name, "auroc", found, len(known) + len(strange))
+            n = len(known) + len(strange)
+            yield Measurement(score, name, "auroc", found, n, network=network, variant=variant)
 
 
 def probed(
@@ -314,8 +318,8 @@ def probed(
 ) -> Iterator[Measurement]:
     """What linear probes know after contrast by severity bins, by other labels, and by none.
 
-    Methods are ``bins/B``, ``true/10`` (the severity that nobody knows), ``random/10``, ``recon/10`` (bins of the
-    reconstruction error), ``simclr``, ``untrained``, ``pixels`` and ``supervised``. Metrics are ``accuracy`` and
+    Methods are ``bins``, ``true`` (of the severity that nobody knows), ``random`` and ``recon`` (of the reconstruction
+    error), with the number of bins as variant, then ``simclr``, ``untrained``, ``pixels`` and ``supervised``. Metrics are ``accuracy`` and
     ``auroc``; for labels also ``companions`` (see `expected_companions`) and, where the severity is known,
     ``label_spearman``.
     """
@@ -328,15 +332,18 @@ def probed(
         labels["true/10"] = quantile_bins(images.pool_truth, 10)
     labels["simclr"] = None
     batch = min(settings.encoder.batch_size, len(images.pool))
-    for method, names in labels.items():
+    for series, names in labels.items():
+        method, _, bins = series.partition("/")
         if names is not None:
-            yield Measurement(method, "pool", "companions", expected_companions(names, batch), len(names))
-            if bool((images.pool_truth != images.pool_truth[0]).any()) and not method.startswith("random"):
+            companions = expected_companions(names, batch)
+            yield Measurement(method, "pool", "companions", companions, len(names), variant=bins)
+            if bool((images.pool_truth != images.pool_truth[0]).any()) and method != "random":
                 agreement = spearman(names, images.pool_truth)
-                yield Measurement(method, "pool", "label_spearman", agreement, len(names))
+                yield Measurement(method, "pool", "label_spearman", agreement, len(names), variant=bins)
         encoder = new_encoder(images, seed, device)
         train_contrastive(encoder, images.pool, names, replace(settings.encoder, seed=seed))
-        yield from _asked(method, images.tasks, lambda x, encoder=encoder: predict_features(encoder, x))
+        for asked in _asked(method, images.tasks, lambda x, encoder=encoder: predict_features(encoder, x)):
+            yield replace(asked, variant=bins)
     untrained = new_encoder(images, seed, device)
     yield from _asked("untrained", images.tasks, lambda x: predict_features(untrained, x))
     yield from _asked("pixels", images.tasks, lambda x: as_float(x).flatten(1))
@@ -410,8 +417,8 @@ def _kept(images: Ward, model: HealthyModel) -> dict[str, NDArray[np.generic]]:
 
 
 def over_seeds(rows: Sequence[Row], method: str, condition: str, metric: str) -> list[float]:
-    """One value a seed, in the order of the seeds."""
-    wanted = [row for row in rows if (row.method, row.condition, row.metric) == (method, condition, metric)]
+    """One value a seed, in the order of the seeds; ``method`` is the rows' `Row.series`, e.g. ``"bins/10"``."""
+    wanted = [row for row in rows if (row.series, row.condition, row.metric) == (method, condition, metric)]
     return [row.value for row in sorted(wanted, key=lambda row: row.seed)]
 
 
@@ -424,7 +431,7 @@ def panels(
         rows: of one study.
         metric: of all of them.
         conditions: the rows' condition for each panel's title.
-        methods: the rows' method for each name that a reader sees.
+        methods: the rows' `Row.series` for each name that a reader sees.
 
     Raises:
         ValueError: a method has no row.
@@ -483,10 +490,18 @@ def _block(title: str, rows: Sequence[Row], metric: str) -> list[str]:
         return []
     conditions = list(dict.fromkeys(row.condition for row in rows))
     body = [
-        [method, *(mean_and_spread(over_seeds(rows, method, condition, metric), 3) for condition in conditions)]
-        for method in dict.fromkeys(row.method for row in rows)
+        [_title(of), *(mean_and_spread(over_seeds(rows, of, condition, metric), 3) for condition in conditions)]
+        for of in dict.fromkeys(row.series for row in rows)
     ]
     return [title, "", markdown_table(["method", *conditions], body), ""]
+
+
+def _title(series: str) -> str:
+    """As a reader calls it: ``cae: reconstruction``, ``control: brightness``, ``bins/10``."""
+    first, _, rest = series.partition("/")
+    if rest == "control":
+        return f"control: {first}"
+    return f"{first}: {rest}" if first in MODELS else series
 
 
 EXPERIMENT = Experiment(

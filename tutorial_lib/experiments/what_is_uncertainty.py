@@ -21,7 +21,8 @@ import numpy as np
 import torch
 
 from tutorial_lib.models.predict import predict_probabilities
-from tutorial_lib.results.rows import RESULTS, Row, read_arrays
+from tutorial_lib.results.rows import Row
+from tutorial_lib.results.stored import stored_arrays
 from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
 from tutorial_lib.studies import load_study
 from tutorial_lib.uncertainty.decomposition import decompose_regression
@@ -46,7 +47,7 @@ MEMBERS = 5
 
 def stored_confidences(study: str) -> dict[str, np.ndarray]:
     """Confidences in [0, 1] of up to 2,000 images a condition, as the command stored them; ``"known"`` comes first."""
-    stored = _stored(study)
+    stored = stored_arrays(EXPERIMENT.name, study)
     return {name.rpartition("/")[2]: values / 65535 for name, values in stored.items()}
 
 
@@ -59,16 +60,8 @@ def stored_curves(points: int, noise: float) -> dict[str, np.ndarray]:
     """
     if points not in POINTS or noise not in NOISE_SLOPES:
         raise ValueError(f"stored are {POINTS} points and noise {NOISE_SLOPES}, not {points} and {noise}")
-    stored = _stored("toy")
+    stored = stored_arrays(EXPERIMENT.name, "toy")
     return {part: stored[f"{noise}/{points}/{part}"].astype(np.float64) for part in ("mean", "aleatoric", "epistemic")}
-
-
-def _stored(study: str) -> dict[str, np.ndarray]:
-    path = RESULTS / f"{EXPERIMENT.name}_{study}.npz"
-    if not path.is_file():
-        command = f"python -m tutorial_lib run {EXPERIMENT.name} --study {study} --save"
-        raise FileNotFoundError(f"no results for the study {study!r} at {path}; make them with: {command}")
-    return read_arrays(path)
 
 
 def cells(study: str, seeds: Sequence[int]) -> list[Cell]:
@@ -97,7 +90,8 @@ def _images(cell: Cell, device: torch.device) -> CellResult:
         if condition == "known" or study.shifts[condition].kind == "covariate":  # elsewhere no answer is right
             numbers["accuracy"] = (answer == images.labels).double().mean()
         measurements += [
-            Measurement(network, condition, metric, float(value), len(images)) for metric, value in numbers.items()
+            Measurement("", condition, metric, float(value), len(images), network=network)
+            for metric, value in numbers.items()
         ]
         chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:KEPT]
         # 16 bits over [0, 1]: steps of 1.5e-5, finer than half precision near one, where most of them lie

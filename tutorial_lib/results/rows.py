@@ -39,41 +39,39 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One measured number.
+class Measurement:
+    """One number, before it is known who made it: what `Experiment.compute` returns.
 
     Args:
-        experiment: name of the experiment, the same as its module and its chapter, e.g. ``"calibration"``.
-        study: name of the study, e.g. ``"cifar10"``.
-        method: what was measured, e.g. ``"resnet20"`` or ``"resnet20 + temperature"``.
+        method: what was measured, e.g. ``"energy"``; empty where it is the network itself.
         condition: what it met, e.g. ``"known"``, ``"svhn"`` or ``"haze/3"``.
         metric: e.g. ``"accuracy"``; fractions are in [0, 1], not percent.
         value: the number; NaN is refused, since an undefined value is no result.
-        seed: seed of the run; -1 for an aggregate over seeds.
         n: number of samples behind the value.
         challenging_data: unusual data that the method saw while it was fitted: ``"none"``, ``"other"`` or ``"same"``.
-        seconds: wall-clock time that the run took (compare only within one device).
+        network: whose answers or gradients the method reads, e.g. ``"resnet20"``.
+        variant: what tells rows of one method and network apart, e.g. the number of bins or the loss.
+        protocol: how training and test data were divided where an experiment has several ways, e.g. ``"open_set"``.
     """
 
-    experiment: str
-    study: str
     method: str
     condition: str
     metric: str
     value: float
-    seed: int
     n: int
-    command: str
-    commit: str
-    versions: str
-    device: str
-    seconds: float
     challenging_data: str = "none"
+    network: str = ""
+    variant: str = ""
+    protocol: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("experiment", "study", "method", "condition", "metric"):
+        object.__setattr__(self, "value", float(self.value))
+        object.__setattr__(self, "n", int(self.n))
+        if not (self.method or self.network).strip():
+            raise ValueError("a result needs a non-empty method or network")
+        for name in ("condition", "metric"):
             if not getattr(self, name).strip():
-                raise ValueError(f"a result row needs a non-empty {name}")
+                raise ValueError(f"a result needs a non-empty {name}")
         if math.isnan(self.value):
             raise ValueError(f"{self.label} is NaN: an undefined value is not a result, leave the row out")
         if self.n < 1:
@@ -82,25 +80,88 @@ class Row:
             raise ValueError(f"challenging_data must be one of {CHALLENGING_DATA}, got {self.challenging_data!r}")
 
     @property
-    def key(self) -> tuple[str, str, str, str, str, int, str]:
-        """What a row is about. A file holds one row a key."""
-        return (
-            self.experiment,
-            self.study,
-            self.method,
-            self.condition,
-            self.metric,
-            self.seed,
-            self.challenging_data,
-        )
+    def series(self) -> str:
+        """Network, method and variant, as far as there are any: what a line of a table is about.
+
+        >>> Measurement("recon", "7", "auroc", 0.9, 106, network="plane", variant="16").series
+        'plane/recon/16'
+        """
+        return "/".join(part for part in (self.network, self.method, self.variant) if part)
 
     @property
     def label(self) -> str:
-        return f"{self.experiment}/{self.study}/{self.method}/{self.condition}/{self.metric}"
+        """For people: all that the number is about."""
+        return "/".join(part for part in (self.protocol, self.series, self.condition, self.metric) if part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row(Measurement):
+    """One measured number with what made it: a line of a result file.
+
+    Args:
+        experiment: name of the experiment, the same as its module and its chapter, e.g. ``"calibration"``.
+        study: name of the study, e.g. ``"cifar10"``.
+        seed: seed of the run; -1 for an aggregate over seeds.
+        seconds: wall-clock time that the run took (compare only within one device).
+        command, commit, versions, device: see `Provenance`.
+
+    The other columns are those of `Measurement`. Make one with ``Row.of``.
+    """
+
+    experiment: str
+    study: str
+    command: str
+    commit: str
+    versions: str
+    device: str
+    seed: int = 0
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("experiment", "study"):
+            if not getattr(self, name).strip():
+                raise ValueError(f"a result row needs a non-empty {name}")
+
+    @classmethod
+    def of(
+        cls,
+        measured: Measurement,
+        source: Provenance,
+        *,
+        experiment: str,
+        study: str,
+        seed: int = 0,
+        seconds: float = 0.0,
+    ) -> Row:
+        """A measurement with what made it."""
+        made = {"experiment": experiment, "study": study, "seed": int(seed), "seconds": float(seconds)}
+        return cls(
+            **{field.name: getattr(measured, field.name) for field in fields(Measurement)}, **asdict(source), **made
+        )
+
+    @property
+    def key(self) -> tuple[str | int, ...]:
+        """What a row is about. A file holds one row a key."""
+        return tuple(getattr(self, name) for name in _KEY)
+
+    @property
+    def label(self) -> str:
+        return f"{self.experiment}/{self.study}/{super().label}"
 
 
 CHALLENGING_DATA = ("none", "other", "same")
-COLUMNS = tuple(field.name for field in fields(Row))
+_KEY = (
+    *("experiment", "study", "method", "condition", "metric", "seed", "challenging_data"),
+    *("network", "variant", "protocol"),
+)
+COLUMNS = (
+    *("experiment", "study", "method", "condition", "metric", "value", "seed", "n"),
+    *("command", "commit", "versions", "device", "seconds", "challenging_data"),
+)
+"""Columns that every result file has."""
+OPTIONAL = ("network", "variant", "protocol")
+"""Columns of a file in which some row needs them."""
 _KINDS = {"value": float, "seconds": float, "seed": int, "n": int}  # the others are text
 
 
@@ -112,36 +173,6 @@ def provenance(command: str, device: torch.device | str = "cpu") -> Provenance:
     except metadata.PackageNotFoundError:  # imported from a checkout that was never installed
         pass
     return Provenance(command, _commit(), " ".join(f"{k}={v}" for k, v in versions.items()), _describe(device))
-
-
-def make_row(
-    source: Provenance,
-    *,
-    experiment: str,
-    study: str,
-    method: str,
-    condition: str,
-    metric: str,
-    value: float,
-    n: int,
-    seed: int = 0,
-    seconds: float = 0.0,
-    challenging_data: str = "none",
-) -> Row:
-    """A :class:`Row` with the columns of ``source`` filled in."""
-    return Row(
-        experiment=experiment,
-        study=study,
-        method=method,
-        condition=condition,
-        metric=metric,
-        value=float(value),
-        seed=int(seed),
-        n=int(n),
-        seconds=float(seconds),
-        challenging_data=challenging_data,
-        **asdict(source),
-    )
 
 
 def read_rows(path: str | Path) -> list[Row]:
@@ -156,8 +187,9 @@ def read_rows(path: str | Path) -> list[Row]:
         raise FileNotFoundError(f"no results at {path}; run the experiment '{path.stem}' to make them")
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise ValueError(f"{path} is not a result file: columns {reader.fieldnames}, expected {list(COLUMNS)}")
+        named = tuple(reader.fieldnames or ())
+        if named != (*COLUMNS, *(name for name in OPTIONAL if name in named)):
+            raise ValueError(f"{path} is not a result file: columns {list(named)}, expected {list(COLUMNS)}")
         rows = []
         for line in reader:
             try:
@@ -179,7 +211,8 @@ def write_rows(path: str | Path, rows: Iterable[Row]) -> list[Row]:
     for row in rows:
         merged[row.key] = row
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        needed = [name for name in OPTIONAL if any(getattr(row, name) for row in merged.values())]
+        writer = csv.DictWriter(file, (*COLUMNS, *needed), extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         for row in merged.values():
             # Nine digits keep a float32 exactly and spare the diff the noise of float64.
@@ -190,12 +223,15 @@ def write_rows(path: str | Path, rows: Iterable[Row]) -> list[Row]:
 def select(rows: Sequence[Row], **columns: object) -> list[Row]:
     """Rows whose columns have the given values, e.g. ``select(rows, study="cifar10", metric="accuracy")``.
 
+    ``series`` counts as a column, too.
+
     Raises:
         ValueError: a column has no such name, or no row is left.
     """
-    unknown = sorted(set(columns) - set(COLUMNS))
+    known = (*COLUMNS, *OPTIONAL, "series")
+    unknown = sorted(set(columns) - set(known))
     if unknown:
-        raise ValueError(f"result rows have no column {unknown}; columns are {list(COLUMNS)}")
+        raise ValueError(f"result rows have no column {unknown}; columns are {list(known)}")
     found = [row for row in rows if all(getattr(row, name) == value for name, value in columns.items())]
     if not found:
         raise ValueError(f"no result row with {columns}")

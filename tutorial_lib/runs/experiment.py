@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from tutorial_lib.results.rows import Row
+from tutorial_lib.results.rows import Measurement, Row
+
+__all__ = ["Cell", "CellResult", "Experiment", "Measurement", "Settings"]
 
 Settings = Mapping[str, Any]
 
@@ -62,18 +64,6 @@ class Cell:
 
     def __reduce__(self) -> tuple[Any, ...]:  # a mapping proxy cannot be pickled, and workers need the cell
         return Cell, (self.experiment, self.study, self.seed, dict(self.settings), self.version)
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One number of a cell, before it is known who made it. See `tutorial_lib.results.rows.Row` for the columns."""
-
-    method: str
-    condition: str
-    metric: str
-    value: float
-    n: int
-    challenging_data: str = "none"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import joblib
 import torch
 from tqdm.auto import tqdm
 
-from tutorial_lib.results.rows import make_row, provenance
+from tutorial_lib.results.rows import Row, provenance
 from tutorial_lib.runs.experiment import Cell, Experiment
 from tutorial_lib.runs.store import CellStore, DamagedCell
 from tutorial_lib.storage import locked
@@ -120,22 +120,8 @@ def compute_cell(
             result = experiment.compute(cell, torch.device(device))
             seconds = time.perf_counter() - start
             source = provenance(command, device)
-            rows = [
-                make_row(
-                    source,
-                    experiment=cell.experiment,
-                    study=cell.study,
-                    seed=cell.seed,
-                    seconds=seconds,
-                    method=measured.method,
-                    condition=measured.condition,
-                    metric=measured.metric,
-                    value=measured.value,
-                    n=measured.n,
-                    challenging_data=measured.challenging_data,
-                )
-                for measured in result.measurements
-            ]
+            made = {"experiment": cell.experiment, "study": cell.study, "seed": cell.seed, "seconds": seconds}
+            rows = [Row.of(measured, source, **made) for measured in result.measurements]
             store.write(cell, rows, dict(result.arrays))
             store.lock_path(cell).unlink(missing_ok=True)
     except Exception as error:  # whatever it is, the other cells go on and the caller is told
