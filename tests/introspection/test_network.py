@@ -41,9 +41,9 @@ def test_a_second_look_mends_a_bad_last_layer(fitted):
 
 def test_the_best_epoch_is_kept(fitted):
     logits, features, labels = blobs(120, 1)
-    accuracy = float((fitted.predict_logits(logits, features).argmax(1) == labels).float().mean())
-    assert accuracy == pytest.approx(max(fitted.validation_accuracy), abs=1e-6)
-    assert fitted.validation_accuracy[fitted.best_epoch] == max(fitted.validation_accuracy)
+    loss = nn.functional.cross_entropy(fitted.predict_logits(logits, features), labels)
+    assert float(loss) == pytest.approx(min(fitted.validation_loss), rel=1e-4)
+    assert fitted.validation_loss[fitted.best_epoch] == min(fitted.validation_loss)
 
 
 def test_probabilities_are_scikit_learns(fitted):
@@ -126,8 +126,8 @@ def test_the_pair_is_a_classifier(classifier):
         pair(known.images.float() / 255).double(), pair.network.predict_logits(*views), rtol=1e-3, atol=1e-3
     )
     assert pair.network.scale != 1.0  # measured on the training images, for the squared error
-    accuracy = (pair(known.images.float() / 255).argmax(1) == known.labels).float().mean()
-    assert float(accuracy) == pytest.approx(max(pair.network.validation_accuracy), abs=0.01)
+    loss = nn.functional.cross_entropy(pair(known.images.float() / 255), known.labels)
+    assert float(loss) == pytest.approx(min(pair.network.validation_loss), rel=1e-2)
 
 
 def test_detectors_take_it_and_odin_goes_through_both_networks(classifier):

@@ -2,8 +2,9 @@
 
 Published: three layers, K·D to 300 to 100 to K, with sigmoids between them, trained on the features of the first
 network's (clean) training images. Not published: epochs, learning rate, normalisation. Ours: every input standardised
-by the training images and held to ten standard deviations, Adam with 1e-3, and the epoch that is best on validation
-images.
+by the training images and held to ten standard deviations, Adam with 1e-3 in batches of 64, and the epoch with the
+lowest loss on validation images. (Accuracy is no guide there: it is high after two epochs, when H is not yet sure of
+anything, and its probabilities would be useless.)
 
 H is a scikit-learn classifier, so that any other can be put in its place. If it is the default one, `module` gives it
 as a ``torch.nn.Module`` with the same answers, which can be differentiated (by ODIN, or an attack).
@@ -38,14 +39,14 @@ class IntrospectiveNetwork:
         loss, question, scale: of the gradients, see `tutorial_lib.introspection.last_layer_gradients`.
         hidden: widths of the hidden layers; none (``()``) refits a linear layer.
         epochs: at most; one epoch is one view of the training images.
-        patience: epochs without a better validation accuracy after which training stops.
+        patience: epochs without a lower validation loss after which training stops.
         clamp: inputs are held to this many standard deviations; None for no limit.
         second_stage: a scikit-learn classifier in place of the published one; it is fitted once, on all views.
         seed: of the initial weights and of the order of the images.
 
     Attributes:
         best_epoch: whose weights were kept, from 0.
-        validation_accuracy: one number per epoch.
+        validation_loss: cross-entropy, nats per image, one number per epoch.
     """
 
     def __init__(
@@ -55,8 +56,8 @@ class IntrospectiveNetwork:
         question: str = "ones",
         scale: float = 1.0,
         hidden: Sequence[int] = (300, 100),
-        epochs: int = 60,
-        patience: int = 10,
+        epochs: int = 200,
+        patience: int = 20,
         clamp: float | None = CLAMP,
         second_stage: Any = None,
         seed: int = 0,
@@ -108,20 +109,21 @@ class IntrospectiveNetwork:
             self.hidden,
             activation="logistic",
             alpha=1e-4,
-            batch_size=min(256, len(labels)),
+            batch_size=min(64, len(labels)),
             learning_rate_init=1e-3,
             random_state=self.seed,
         )
-        self.validation_accuracy: list[float] = []
+        self.validation_loss: list[float] = []
         self.best_epoch = -1
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Got `batch_size`")
             for epoch in range(self.epochs):
                 h.partial_fit(looks[epoch % len(looks)], labels, classes=np.arange(self.classes))
-                accuracy = float((h.predict(held_out[0]) == held_out[1]).mean())
-                if not self.validation_accuracy or accuracy > max(self.validation_accuracy):
+                of_label = h.predict_proba(held_out[0])[np.arange(len(held_out[1])), held_out[1]]
+                loss = -float(np.log(np.maximum(of_label, 1e-300)).mean())
+                if not self.validation_loss or loss < min(self.validation_loss):
                     self.best_epoch, self._h = epoch, copy.deepcopy(h)
-                self.validation_accuracy.append(accuracy)
+                self.validation_loss.append(loss)
                 if epoch - self.best_epoch >= self.patience:
                     break
 
