@@ -5,7 +5,7 @@ Prabhushankar and AlRegib, "Introspective learning: a two-stage approach for inf
 """
 
 from tutorial_lib.introspection.balance import balanced_logits
-from tutorial_lib.introspection.classifier import IntrospectiveClassifier, View, views_of
+from tutorial_lib.introspection.classifier import Augment, IntrospectiveClassifier, View, views_of
 from tutorial_lib.introspection.features import (
     LOSSES,
     QUESTIONS,
@@ -14,10 +14,15 @@ from tutorial_lib.introspection.features import (
     second_look,
 )
 from tutorial_lib.introspection.network import IntrospectiveNetwork
+from tutorial_lib.introspection.variants import CONTROLS, INTROSPECTIVE, SECOND_LOOKS, second_network
 
 __all__ = [
+    "Augment",
+    "CONTROLS",
+    "INTROSPECTIVE",
     "LOSSES",
     "QUESTIONS",
+    "SECOND_LOOKS",
     "IntrospectiveClassifier",
     "IntrospectiveNetwork",
     "View",
@@ -25,5 +30,6 @@ __all__ = [
     "last_layer_gradients",
     "logit_scale",
     "second_look",
+    "second_network",
     "views_of",
 ]

@@ -17,6 +17,8 @@ EXPERIMENTS: tuple[str, ...] = (
     "severity",
     "out_of_distribution",
     "calibration",
+    "introspective_recognition",
+    "introspective_ood",
 )
 
 

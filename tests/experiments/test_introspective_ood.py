@@ -1,0 +1,72 @@
+"""MSP and ODIN on second looks: the numbers are the detectors', the published table stands beside them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from tutorial_lib.detectors import MSP
+from tutorial_lib.experiments import introspective_ood as experiment
+from tutorial_lib.introspection import second_network
+from tutorial_lib.metrics import auroc
+from tutorial_lib.results.published import read_published
+from tutorial_lib.results.rows import Row, provenance
+from tutorial_lib.runs.registry import EXPERIMENTS
+from tutorial_lib.studies import load_study
+
+
+@pytest.fixture(scope="module")
+def results():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "second_network", partial(second_network, epochs=3))
+        patch.setattr(experiment, "VIEWS", 1)
+        grid = {cell.settings["output"]: cell for cell in experiment.cells("digits", [0])}
+        return {o: experiment.compute(grid[o], torch.device("cpu")) for o in ("feed_forward", "introspective_ce")}
+
+
+def test_one_look_is_the_detector_on_the_network(results):
+    study = load_study("digits")
+    detector = MSP(study.classifier())
+    scores = detector.predict(study.test.images), detector.predict(study.shift("photographs").images[:1000])
+    (found,) = [
+        m.value
+        for m in results["feed_forward"].measurements
+        if (m.method, m.condition, m.metric) == ("msp", "photographs", "auroc")
+    ]
+    if len(study.shift("photographs")) <= experiment.STRANGE:
+        assert found == pytest.approx(auroc(*scores))
+    np.testing.assert_allclose(results["feed_forward"].arrays["msp/known"], scores[0])
+
+
+def test_scores_that_are_kept_give_the_rows(results):
+    for output, result in results.items():
+        for measured in result.measurements:
+            assert measured.variant == output
+            assert measured.challenging_data == "none"
+            if measured.metric == "auroc":
+                kept = (result.arrays[f"{measured.method}/{name}"] for name in ("known", measured.condition))
+                assert auroc(*kept) == pytest.approx(measured.value)
+
+
+def test_published_table_is_whole_and_stands_beside_cifar10():
+    assert len(read_published("introspective_ood")) == 48
+    source = provenance("python -m tutorial_lib run introspective_ood --study cifar10")
+    made_up = [
+        Row(
+            method="msp", condition="svhn", metric=metric, value=0.5, n=10, variant="feed_forward", network="resnet20",
+            experiment="introspective_ood", study="cifar10", **vars(source),
+        )
+        for metric in experiment.METRICS
+    ]  # fmt: skip
+    text = experiment.table(made_up)
+    (row,) = read_published(
+        "introspective_ood", method="MSP", inference="introspective", ood_dataset="SVHN", metric="AUROC"
+    )
+    assert f"{row['value']:g}" in text
+
+
+def test_it_is_registered():
+    assert "introspective_ood" in EXPERIMENTS

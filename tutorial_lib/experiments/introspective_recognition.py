@@ -1,0 +1,211 @@
+"""Does a second look help under corruption? Accuracy and calibration of a network, of the network that looks twice, and
+of the controls (chapter 12).
+
+The slides show accuracy and calibration error of four ResNets on CIFAR-10-C as figures, without numbers. Here: the
+study's own network, clean test images and every corruption and level; second networks trained on clean training images
+only, augmented as the first network's were, and stopped by clean validation images. Temperatures are fitted on the
+validation images, too. ``balanced`` alone looks at the test images as a batch, without their labels.
+
+Rows: ``seed`` is that of the first network, ``variant`` that of the second.
+
+    python -m tutorial_lib run introspective_recognition --study digits --seeds 5
+
+Kept for figures: class and confidence of every image under `KEPT`, for each method and the second networks' first seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tutorial_lib.calibration import (
+    TemperatureScaling,
+    brier_score,
+    confidence_and_correct,
+    ece,
+    negative_log_likelihood,
+)
+from tutorial_lib.data.corruptions import LEVELS, corrupt, corruption_names
+from tutorial_lib.introspection import SECOND_LOOKS, Augment, View, balanced_logits, second_network, views_of
+from tutorial_lib.results.rows import Row
+from tutorial_lib.results.tables import markdown_table, mean_and_spread
+from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
+from tutorial_lib.studies import Study, load_study
+from tutorial_lib.training.classifier import TrainingConfig, augment
+
+__all__ = ["EXPERIMENT", "METHODS", "augmented_as_trained", "differences", "mean_over_conditions"]
+
+VIEWS = 8
+"""Augmented views of the training images; an epoch of H is one of them."""
+
+TEST_IMAGES = 2000
+"""Test images under each corruption and level, drawn at random with a fixed seed."""
+
+SECOND_SEEDS = 5
+"""Second networks on each first one."""
+
+TEMPERATURE = "_temperature"
+"""What a method's name ends in where a temperature divides its logits."""
+
+KEPT = ("known", "noise/3", "noise/5")
+"""Conditions whose answers are kept image by image."""
+
+METHODS = {
+    "feed_forward": "one look",
+    "feed_forward_temperature": "one look, with temperature",
+    "feed_forward_balanced": "one look, classes balanced over the batch",
+    **{name: look.title for name, look in SECOND_LOOKS.items()},
+    "introspective_ce_temperature": "introspective, cross-entropy, with temperature",
+}
+"""What is compared, and how a reader calls it."""
+
+
+def cells(study: str, seeds: Sequence[int]) -> list[Cell]:
+    """One cell per first network and seed of the second ones."""
+    network = load_study(study).network
+    return [
+        Cell(EXPERIMENT.name, study, seed, {"network": network, "second": second})
+        for seed in seeds
+        for second in range(SECOND_SEEDS)
+    ]
+
+
+def compute(cell: Cell, device: torch.device) -> CellResult:
+    """Train every second network of one seed on one first network, and measure them all."""
+    study, network, second = load_study(cell.study), cell.settings["network"], cell.settings["second"]
+    model = study.classifier(network, seed=cell.seed, device=device)
+    views = views_of(model, study.train.images, augmented_as_trained(study, network), VIEWS, seed=second)
+    (validation,) = views_of(model, study.validation.images)
+    held_out = study.validation.labels
+    networks = {
+        name: second_network(name, views[0].logits, second).fit(views, study.train.labels, (*validation, held_out))
+        for name in SECOND_LOOKS
+    }
+    scaled = {
+        "feed_forward": TemperatureScaling().fit(validation.logits, held_out),
+        "introspective_ce": TemperatureScaling().fit(
+            networks["introspective_ce"].predict_logits(*validation), held_out
+        ),
+    }
+    found: list[Measurement] = []
+    kept: dict[str, NDArray[np.generic]] = {}
+    for condition, images, labels in conditions(study):
+        (seen,) = views_of(model, images)
+        logits = _answers(seen) | {name: h.predict_logits(*seen) for name, h in networks.items()}
+        probabilities = {name: z.double().softmax(dim=1) for name, z in logits.items()}
+        for name, scaling in scaled.items():
+            probabilities[name + TEMPERATURE] = scaling.predict_proba(logits[name])
+        for name, answered in probabilities.items():
+            first = name.startswith("feed_forward")
+            if first and second:
+                continue  # measured once for each first network
+            confidence, correct = confidence_and_correct(answered, labels)
+            for metric, value in _numbers(answered, confidence, correct, labels).items():
+                variant = "" if first else str(second)
+                found.append(Measurement(name, condition, metric, value, len(labels), network=network, variant=variant))
+            if condition in KEPT and second == 0:
+                kept[f"{condition}/{name}/confidence"] = (confidence * 65535).round().astype(np.uint16)
+                kept[f"{condition}/{name}/answer"] = answered.argmax(dim=1).numpy().astype(np.uint8)
+        if condition in KEPT and second == 0:
+            kept[f"{condition}/label"] = labels.numpy().astype(np.uint8)
+    return CellResult(found, kept)
+
+
+def augmented_as_trained(study: Study, network: str) -> Augment:
+    """The random changes that a study's recipe makes to training images, as a function for `views_of`."""
+    recipe = TrainingConfig(**study.recipes.get(network, study.recipes[""]))
+
+    def changed(images: Tensor, generator: torch.Generator) -> Tensor:
+        return augment(images, torch.arange(len(images)), recipe.shift, recipe.flip, generator)
+
+    return changed
+
+
+def conditions(study: Study) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Name, images and labels of the clean test images, then of every corruption and level of the same images."""
+    some = study.test.sample(min(TEST_IMAGES, len(study.test)), seed=0)
+    yield "known", some.images, some.labels
+    for name in corruption_names(study.image_shape[0]):
+        for level in LEVELS:
+            yield (
+                f"{name}/{level}",
+                corrupt(some.float(), name, level, torch.Generator().manual_seed(level)),
+                some.labels,
+            )
+
+
+def _answers(seen: View) -> dict[str, Tensor]:
+    return {"feed_forward": seen.logits, "feed_forward_balanced": balanced_logits(seen.logits)}
+
+
+def _numbers(
+    probabilities: Tensor, confidence: NDArray[np.float64], correct: NDArray[np.bool_], labels: Tensor
+) -> dict[str, float]:
+    return {
+        "accuracy": float(correct.mean()),
+        "ece": ece(confidence, correct),
+        "nll": negative_log_likelihood(probabilities, labels),
+        "brier": brier_score(probabilities, labels),
+    }
+
+
+def mean_over_conditions(rows: Sequence[Row], method: str, metric: str, level: int | None = None) -> dict[int, float]:
+    """Mean of a metric over all corruptions (of one level, or of all) and second networks, for each first network.
+
+    Args:
+        rows: of one study.
+        method: a name in `METHODS`.
+        metric: ``"accuracy"``, ``"ece"``, ``"nll"`` or ``"brier"``.
+        level: 1 to 5; 0 for clean images; None for all corrupted ones.
+    """
+    values: dict[int, list[float]] = {}
+    for row in rows:
+        name, _, reached = row.condition.partition("/")
+        wanted = name != "known" if level is None else (reached or "0") == str(level)
+        if wanted and row.method == method and row.metric == metric:
+            values.setdefault(row.seed, []).append(row.value)
+    return {seed: float(np.mean(found)) for seed, found in sorted(values.items())}
+
+
+def differences(rows: Sequence[Row], method: str, metric: str, level: int | None = None) -> list[float]:
+    """A method's metric less that of one look, one number per first network: the same images, the same network."""
+    mine = mean_over_conditions(rows, method, metric, level)
+    other = mean_over_conditions(rows, "feed_forward", metric, level)
+    return [mine[seed] - other[seed] for seed in mine if seed in other]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Accuracy and calibration error, clean and corrupted, and the difference to one look, in Markdown."""
+    text = []
+    head = ["", "clean %", "corrupted %", "difference", "ECE clean %", "ECE corrupted %", "difference"]
+    for study in dict.fromkeys(row.study for row in rows):
+        mine = [row for row in rows if row.study == study]
+        body = []
+        for method, title in METHODS.items():
+            line = [title]
+            for metric in ("accuracy", "ece"):
+                for level in (0, None):
+                    line.append(_percent(mean_over_conditions(mine, method, metric, level).values()))
+                line.append(_percent(differences(mine, method, metric)))
+            body.append(line)
+        seeds = len({row.seed for row in mine})
+        text += [f"{study}: mean ± standard deviation over {seeds} first networks", "", markdown_table(head, body), ""]
+    return "\n".join(text)
+
+
+def _percent(values: object) -> str:
+    return mean_and_spread([100 * value for value in values], 2)  # type: ignore[attr-defined]
+
+
+EXPERIMENT = Experiment(
+    "introspective_recognition",
+    "does a second look help under corruption? (chapter 12)",
+    ("digits", "mnist", "cifar10", "svhn"),
+    cells,
+    compute,
+    table,
+)
