@@ -17,7 +17,7 @@ import tutorial_lib
 HOUSE = Path(tutorial_lib.__file__).parent
 METHODS = "calibration uncertainty gradcon severity attacks introspection active_learning image_quality"
 FLOORS = [
-    "storage metrics plots",
+    "reproducible storage metrics plots",
     "data",
     "results",
     "models",

@@ -42,7 +42,7 @@ def test_a_second_look_mends_a_bad_last_layer(fitted):
 def test_the_best_epoch_is_kept(fitted):
     logits, features, labels = blobs(120, 1)
     loss = nn.functional.cross_entropy(fitted.predict_logits(logits, features), labels)
-    assert float(loss) == pytest.approx(min(fitted.validation_loss), rel=1e-4)
+    assert loss.item() == pytest.approx(min(fitted.validation_loss), rel=1e-4)
     assert fitted.validation_loss[fitted.best_epoch] == min(fitted.validation_loss)
 
 
@@ -127,7 +127,7 @@ def test_the_pair_is_a_classifier(classifier):
     )
     assert pair.network.scale != 1.0  # measured on the training images, for the squared error
     loss = nn.functional.cross_entropy(pair(known.images.float() / 255), known.labels)
-    assert float(loss) == pytest.approx(min(pair.network.validation_loss), rel=1e-2)
+    assert loss.item() == pytest.approx(min(pair.network.validation_loss), rel=1e-2)
 
 
 def test_detectors_take_it_and_odin_goes_through_both_networks(classifier):

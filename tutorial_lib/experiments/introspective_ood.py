@@ -43,7 +43,7 @@ OUTPUTS = {
 }
 """Whose output the detectors read."""
 
-METRICS = ("fpr_at_95_tpr", "detection_error", "auroc")
+METRICS = ("fpr_at_95_tpr_in", "detection_error", "auroc")
 
 KNOWN, STRANGE = 2000, 1000
 """Images at most: of the known test set, and of each shift, drawn at random with a fixed seed."""
@@ -99,7 +99,7 @@ def table(rows: Sequence[Row]) -> str:
     for study in dict.fromkeys(row.study for row in rows):
         mine = [row for row in rows if row.study == study]
         shifts = list(dict.fromkeys(row.condition for row in mine))
-        for metric in ("auroc", "fpr_at_95_tpr", "detection_error"):
+        for metric in ("auroc", "fpr_at_95_tpr_in", "detection_error"):
             body = []
             for detector, title in DETECTORS.items():
                 for output, reader in OUTPUTS.items():
@@ -124,7 +124,7 @@ def _ours(rows: Sequence[Row], detector: str, output: str, shift: str, metric: s
     )
 
 
-_NAMES = {"auroc": "AUROC", "fpr_at_95_tpr": "FPR_at_95TPR", "detection_error": "detection_error"}
+_NAMES = {"auroc": "AUROC", "fpr_at_95_tpr_in": "FPR_at_95TPR", "detection_error": "detection_error"}
 
 
 def _theirs(detector: str, inference: str, shift: str, metric: str) -> str:
