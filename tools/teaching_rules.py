@@ -152,7 +152,10 @@ def in_the_guide(name: str, guide: str) -> list[str]:
 
 
 def solutions_and_gaps(notebook: NotebookNode) -> list[str]:
-    """Every solution passes its own check, every gap fails it with ``NotImplementedError``; runs the chapter."""
+    """Every solution passes its own check, every gap fails it with ``NotImplementedError``; runs the chapter.
+
+    For one chapter that nbval does not run; it tries the others (``notebooks/conftest.py``).
+    """
     found = {exercise.solution: exercise for exercise in chapters.exercises(notebook)}
     space: dict[str, Any] = {"__name__": "__main__", "display": lambda *_: None}
     wrong = []
@@ -163,14 +166,22 @@ def solutions_and_gaps(notebook: NotebookNode) -> list[str]:
             exercise = found[position]
             check = notebook.cells[exercise.check].source
             gap = chapters.scaffold(cell.source, exercise.number)
-            wrong += _failure_of_gap(gap, check, dict(space), exercise.number)
+            wrong += failure_of_gap(gap, check, dict(space), exercise.number)
         said = _run(cell.source, space)
         if "check" in chapters.tags(cell) and "Right: " not in said:
             wrong.append(f"the check in cell {position} passed without saying so")
     return wrong
 
 
-def _failure_of_gap(gap: str, check: str, space: dict[str, Any], number: int) -> list[str]:
+def failure_of_gap(gap: str, check: str, space: dict[str, Any], number: int) -> list[str]:
+    """What is wrong when a learner who has written nothing runs the check; empty when the gap says so clearly.
+
+    Args:
+        gap: the solution cell with its gap, from :func:`chapters.scaffold`.
+        check: the cell that checks it.
+        space: names that the chapter has made before; both cells run in it and may change it.
+        number: of the exercise.
+    """
     try:
         _run(gap, space)
         _run(check, space)

@@ -1,4 +1,7 @@
-"""Every chapter teaches: exercises that check themselves, a quiz with reasons, slides, a section in the guide."""
+"""Every chapter teaches: exercises that check themselves, a quiz with reasons, slides, a section in the guide.
+
+Whether solutions pass their checks and gaps fail them is tried where nbval runs the chapters, ``notebooks/conftest.py``.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,6 @@ each_chapter = pytest.mark.parametrize("path", PATHS, ids=[path.stem for path in
 @pytest.mark.parametrize("rule", teaching_rules.RULES, ids=[rule.__name__ for rule in teaching_rules.RULES])
 def test_chapter_follows_the_rules_of_teaching(path, rule):
     assert rule(chapters.read(path)) == []
-
-
-@each_chapter
-def test_solutions_pass_their_checks_and_gaps_fail_them(path, monkeypatch):
-    monkeypatch.chdir(path.parent)
-    monkeypatch.delenv("TUTORIAL_STUDY", raising=False)
-    assert teaching_rules.solutions_and_gaps(chapters.read(path)) == []
 
 
 @each_chapter
@@ -50,7 +46,7 @@ def test_a_solution_that_is_wrong_is_found(chapter):
 
 def test_a_gap_that_fails_unclearly_is_found(chapter):
     chapter.cells[10].source = 'assert Heads([1]) == 1, "no"\nprint("Right: yes.")'
-    (wrong,) = [*teaching_rules._failure_of_gap("pass", chapter.cells[10].source, {}, 1)]
+    (wrong,) = [*teaching_rules.failure_of_gap("pass", chapter.cells[10].source, {}, 1)]
     assert "NameError" in wrong
 
 
