@@ -96,7 +96,7 @@ def norms(name: str, n: int, device: torch.device) -> Measured:
     model, x = networks.network(name, device=device), networks.images(n, device)
     size = 4 * n * sum(p.numel() for p in model.parameters())
     names = [OURS, *(peer for peer in peers.PEERS if size < TOO_LARGE or peer in ("loop", "vmap, 8 at a time"))]
-    prepared = {way: partial(run, x) for way, run in ways(model, names).items()}
+    prepared: dict[str, Callable[[], object]] = {way: partial(run, x) for way, run in ways(model, names).items()}
     return name, f"norms, N={n}", n, lambda: peers.plain_step(model, x, peers.all_ones), prepared
 
 
@@ -126,7 +126,7 @@ def decoder(n: int, device: torch.device) -> Measured:
     model, x = networks.network("autoencoder", device=device), networks.images(n, device)
     reference = {
         f"{number}.weight": torch.ones_like(layer.weight)
-        for number, layer in enumerate(model)
+        for number, layer in model.named_children()
         if isinstance(layer, nn.ConvTranspose2d)
     }
     weights = [model.get_parameter(name) for name in reference]

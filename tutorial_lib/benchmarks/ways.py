@@ -23,8 +23,11 @@ def ways(model: nn.Module, names: Iterable[str]) -> dict[str, Callable[[Tensor],
             ready[name] = lambda x: peers.plain_step(model, x, peers.all_ones)
         else:
             try:
-                way = peers.PEERS[name](model)
+                ready[name] = _summed(peers.PEERS[name](model), model)
             except ImportError:
                 continue
-            ready[name] = lambda x, way=way: way(model, x, peers.all_ones)
     return ready
+
+
+def _summed(way: peers.Way, model: nn.Module) -> Callable[[Tensor], object]:
+    return lambda x: way(model, x, peers.all_ones)

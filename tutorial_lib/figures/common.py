@@ -232,7 +232,7 @@ def by_class(
         title: one sentence.
         empty: methods drawn with hollow markers (published ones, say).
     """
-    classes = list(max(values.values(), key=len))
+    classes = max((list(of) for of in values.values()), key=len)
     colours = (MODEL, *PALETTE[2:])
     figure, axes = plt.subplots(figsize=(WIDTH, 1.1 + 0.36 * len(classes) + 0.25 * ((len(values) + 1) // 2)))
     for place, (method, of) in enumerate(values.items()):

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator, StrMethodFormatter
 from torch import Tensor, nn
 
@@ -144,10 +145,10 @@ def moves(net: nn.Module, data: ToyData, points: Mapping[str, Tensor], rate: flo
         _boundary(axis, net, ticks, grid, MUTED, "solid", 5, alpha=0.35)
         styles = iter([("Q₁", UNKNOWN, "dashed", 2.2), ("Q₂", MODEL_UNCERTAINTY, "dotted", 2.6)])
         for label in range(3):
-            name, *style = ("P", MODEL, "solid", 1.2) if label == predicted else next(styles)
-            _boundary(axis, introduced(net, point, label, rate), ticks, grid, *style)
+            name, colour, style, width = ("P", MODEL, "solid", 1.2) if label == predicted else next(styles)
+            _boundary(axis, introduced(net, point, label, rate), ticks, grid, colour, style, width)
             x, y = 1.75 * data.points[data.classes == label].mean(0)
-            axis.text(x, y, name, color=style[0], fontsize=14, fontweight="bold", ha="center", va="center")
+            axis.text(x, y, name, color=colour, fontsize=14, fontweight="bold", ha="center", va="center")
         axis.plot(*point, marker="*", markersize=16, color=MODEL, markeredgecolor="white")
         axis.set(title=title, xticks=[], yticks=[], aspect="equal")
     return figure
@@ -177,7 +178,8 @@ def maps(data: ToyData, values: Mapping[str, Tensor], marks: Mapping[str, Tensor
             )  # fmt: skip
         axis.set(title=title, xticks=[], yticks=[], aspect="equal")
         bar = figure.colorbar(drawn, ax=axis, orientation="horizontal", shrink=0.9, pad=0.02)
-        bar.set_ticks(np.unique(np.linspace(math.ceil(height.min()), math.floor(height.max()), 3).round()))
+        powers = np.linspace(math.ceil(height.min()), math.floor(height.max()), 3).round()
+        bar.set_ticks(np.unique(powers).tolist())
         bar.ax.xaxis.set_major_formatter(lambda power, _: f"$10^{{{power:.0f}}}$")
     return figure
 
@@ -290,9 +292,9 @@ def scores(values: Mapping[str, Mapping[str, float]], title: str) -> Figure:
     styles = zip((UNKNOWN, MODEL, KNOWN, MODEL_UNCERTAINTY), ("^", "s", "o", "D"), strict=True)
     for row in range(len(strangers)):
         axes.axhline(row, color="#e4e4e4", linewidth=1, zorder=0)
-    for (name, row), (colour, marker) in zip(values.items(), styles, strict=False):
+    for (name, found), (colour, marker) in zip(values.items(), styles, strict=False):
         axes.plot(
-            list(row.values()), range(len(strangers)), linestyle="none", marker=marker, markersize=9, color=colour,
+            list(found.values()), range(len(strangers)), linestyle="none", marker=marker, markersize=9, color=colour,
             markeredgecolor="white", label=name,
         )  # fmt: skip
     axes.axvline(0.5, color=MUTED, linestyle="dashed", linewidth=1)
@@ -312,13 +314,13 @@ def one_pass(images: Tensor, x: Tensor, g: Tensor) -> Figure:
     """
     n = len(images)
     figure, axes = plt.subplots(n, 4, figsize=(WIDTH, 0.56 * n + 0.7), width_ratios=[0.55, 3, 1.3, 1.7])
-    x, g = x.abs().numpy(), g.abs().numpy()
-    norms = np.square(x).sum(1) * np.square(g).sum(1)
-    for row, image, forward, backward, norm in zip(axes, images, x, g, norms, strict=True):
+    inputs, gradients = x.abs().numpy(), g.abs().numpy()
+    norms = np.square(inputs).sum(1) * np.square(gradients).sum(1)
+    for row, image, forward, backward, norm in zip(axes, images, inputs, gradients, norms, strict=True):
         show_image(row[0], image)
         for axis, vector, largest, colours in (
-            (row[1], forward, x.max(), "Blues"),
-            (row[2], backward, g.max(), "Oranges"),
+            (row[1], forward, inputs.max(), "Blues"),
+            (row[2], backward, gradients.max(), "Oranges"),
         ):
             axis.imshow(vector[None], aspect="auto", cmap=colours, vmin=0, vmax=largest)
             axis.set(xticks=[], yticks=[])
@@ -384,9 +386,9 @@ def verdict_table(tables: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Fi
     """
     rows = [len(table) for table in tables.values()]
     figure, axes = plt.subplots(
-        len(tables), 1, figsize=(WIDTH, 0.37 * sum(rows) + 1.75 * len(tables)), height_ratios=rows, squeeze=False
-    )
-    figure.get_layout_engine().set(h_pad=0.12)  # slanted names reach up to the title below
+        len(tables), 1, figsize=(WIDTH, 0.37 * sum(rows) + 1.75 * len(tables)), height_ratios=rows, squeeze=False,
+        layout=ConstrainedLayoutEngine(h_pad=0.12),  # slanted names reach up to the title below
+    )  # fmt: skip
     for axis, (title, table) in zip(axes[:, 0], tables.items(), strict=True):
         strangers = list(next(iter(table.values())))
         draw_table(axis, [[row[name] for name in strangers] for row in table.values()], list(table), title)
@@ -455,7 +457,8 @@ def cost(
 
 def _arcs(axis: Axes, data: ToyData) -> None:
     for label, marker in enumerate("osD"):
-        axis.scatter(*data.points[data.classes == label].T, s=9, color=KNOWN, marker=marker, linewidth=0, alpha=0.7)
+        x, y = data.points[data.classes == label].T
+        axis.scatter(x, y, s=9, color=KNOWN, marker=marker, linewidth=0, alpha=0.7)
 
 
 def _boundary(

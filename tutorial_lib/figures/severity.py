@@ -78,7 +78,7 @@ class GrowingLesion:
         score = self._scored(ill)
         share = among(self.among_healthy, score)
         figure = plt.figure(figsize=(WIDTH, 4.9))
-        above, below = figure.subfigures(2, 1, height_ratios=[1, 1.35])
+        above, below = figure.subfigures(2, 1, height_ratios=[1, 1.35], squeeze=False).flat
         cells = above.subplots(1, 3)
         frame = KNOWN if severity == 0 else UNKNOWN
         show_image(cells[0], ill[0], "healthy" if severity == 0 else f"{lesion}, severity {severity:g}", frame)
@@ -97,7 +97,7 @@ class GrowingLesion:
     def _place(self, axes: Axes, severity: float, lesion: str, score: float) -> None:
         """The healthy as a histogram; above it the way of the score as each lesion grows, and where it is now."""
         counts, _, _ = axes.hist(self.among_healthy, 30, range=self.limits, color=KNOWN, alpha=0.8)
-        top = counts.max()
+        top = np.max(counts)
         for kind, height in (("spot", 1.45), ("gap", 1.85)):
             way = np.array(self.paths[kind][1])
             chosen = kind == lesion
@@ -156,7 +156,7 @@ def bins_of(scores: ArrayLike, labels: ArrayLike, images: Tensor, title: str) ->
     values, bins = np.asarray(scores), np.asarray(labels)
     present = np.unique(bins)
     figure = plt.figure(figsize=(WIDTH, 5.0))
-    above, below = figure.subfigures(2, 1, height_ratios=[1.35, 1])
+    above, below = figure.subfigures(2, 1, height_ratios=[1.35, 1], squeeze=False).flat
     above.suptitle(title, x=0.01, ha="left")
     cells = above.subplots(3, len(present), squeeze=False)
     shades = plt.get_cmap("cividis")(np.linspace(0, 0.9, len(present)))
