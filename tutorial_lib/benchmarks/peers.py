@@ -75,6 +75,7 @@ class Frozen(nn.Module):
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         super().__init__()
         self.weight, self.bias = copy.deepcopy(norm.weight), copy.deepcopy(norm.bias)
+        assert norm.running_mean is not None and norm.running_var is not None
         self.statistics, self.eps = (norm.running_mean.clone(), norm.running_var.clone()), norm.eps
 
     def forward(self, x: Tensor) -> Tensor:

@@ -66,7 +66,8 @@ def interleaved(
         function()
         return clock(function)
 
-    baselines, ratios = [second_call(baseline)], {name: [] for name in methods}
+    baselines = [second_call(baseline)]
+    ratios: dict[str, list[float]] = {name: [] for name in methods}
     end = time.perf_counter() + seconds
     rounds = 0
     while rounds < 3 or (time.perf_counter() < end and rounds < 100):
