@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,8 +86,10 @@ def train_classifier(
     device: torch.device | str | None = None,
     progress: bool = True,
     resume_from: Path | str | None = None,
+    loss_of: Callable[[Tensor, Tensor], Tensor] | None = None,
+    after_step: Callable[[Tensor, Tensor], None] | None = None,
 ) -> TrainingHistory:
-    """Train ``model`` in place with cross-entropy, and leave it in evaluation mode.
+    """Train ``model`` in place, and leave it in evaluation mode.
 
     Args:
         model: images (N, C, H, W) in [0, 1] to logits (N, K).
@@ -97,6 +100,9 @@ def train_classifier(
         progress: show a bar.
         resume_from: a file that holds the state after every epoch. If it exists and was made with the same settings,
             the training goes on from it and ends as if it had never stopped; it is deleted at the end.
+        loss_of: images (B, C, H, W) and labels (B,) to the loss, a scalar; the cross-entropy of the logits when left
+            out. What it learns must be parameters of ``model``.
+        after_step: called with the same images and labels after each step.
 
     Raises:
         TrainingDiverged: the loss is not finite; says in which epoch and what to try.
@@ -117,8 +123,8 @@ def train_classifier(
         )
 
     steps_per_epoch = -(-len(train) // config.batch_size)
-    optimizer = _optimizer(model, config)
-    scheduler = _scheduler(optimizer, config, config.epochs * steps_per_epoch)
+    optimizer = optimizer_for(model.parameters(), config)
+    scheduler = scheduler_for(optimizer, config, config.epochs * steps_per_epoch)
     autocast = _autocast(config.precision, device)
     generator = torch.Generator().manual_seed(config.seed)  # on the CPU, so that every device sees the same order
     history = TrainingHistory()
@@ -136,12 +142,18 @@ def train_classifier(
         total = torch.zeros((), device=device)
         for chosen in torch.randperm(len(train), generator=generator).split(config.batch_size):
             batch = augment(images, chosen, config.shift, config.flip, generator)
-            with autocast:
-                logits = model(batch)
-            loss = F.cross_entropy(logits.float(), labels[chosen.to(device)])
+            answers = labels[chosen.to(device)]
+            if loss_of is None:
+                with autocast:
+                    logits = model(batch)
+                loss = F.cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), answers)
+            else:
+                loss = loss_of(batch, answers)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+            if after_step is not None:
+                after_step(batch, answers)
             scheduler.step()
             total += loss.detach() * len(chosen)
             bar.update()
@@ -206,17 +218,19 @@ def augment(images: Tensor, chosen: Tensor, shift: int, flip: bool, generator: t
     return (batch.float() / 255 * inside[..., None]).permute(0, 3, 1, 2)
 
 
-def _optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+def optimizer_for(parameters: Iterable[Tensor], config: TrainingConfig) -> torch.optim.Optimizer:
+    """The optimiser that the settings name."""
     if config.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+        return torch.optim.Adam(parameters, config.learning_rate, weight_decay=config.weight_decay)
     return torch.optim.SGD(
-        model.parameters(), config.learning_rate, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
+        parameters, config.learning_rate, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
     )
 
 
-def _scheduler(
+def scheduler_for(
     optimizer: torch.optim.Optimizer, config: TrainingConfig, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
+    """The learning rate over so many steps, as the settings name it."""
     if config.schedule == "one_cycle":
         return torch.optim.lr_scheduler.OneCycleLR(
             optimizer, config.learning_rate, total_steps=steps + 1, pct_start=0.2, cycle_momentum=False

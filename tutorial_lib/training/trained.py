@@ -32,7 +32,7 @@ from tutorial_lib.studies import Study
 from tutorial_lib.training.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from tutorial_lib.training.classifier import TrainingConfig, accuracy, augment, train_classifier
 
-__all__ = ["SHIPPED", "cached_folder", "recipe", "ship", "shipped_file", "trained_classifier"]
+__all__ = ["SHIPPED", "cached_folder", "recipe", "ship", "shipped_file", "trained_classifier", "untrained_classifier"]
 
 #: Folder of the weights that come with the library.
 SHIPPED = Path(__file__).resolve().parents[1] / "weights"
@@ -112,6 +112,16 @@ def _shipped(study: Study, network: str, config: TrainingConfig) -> dict[str, An
     return state if TrainingConfig(**record["config"]) == config else None
 
 
+def untrained_classifier(study: Study, network: str | None = None, seed: int = 0) -> Classifier:
+    """The network that `trained_classifier` starts from: its initial weights, and the study's normalisation.
+
+    Torch's random state is left as it was.
+    """
+    mean, std = study.normalisation or channel_statistics(study.train.images)
+    with seeded(seed):
+        return build(network or study.network, study.num_classes, study.image_shape, mean, std)
+
+
 def cached_folder(study: Study, network: str, config: TrainingConfig) -> Path:
     """The folder in the cache for exactly this training."""
     content = hashlib.sha256()
@@ -162,12 +172,11 @@ def _only_one(folder: Path) -> Iterator[bool]:
 
 
 def _train(study: Study, network: str, config: TrainingConfig, folder: Path, progress: bool, resumable: bool) -> None:
-    mean, std = study.normalisation or channel_statistics(study.train.images)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     long = config.epochs * len(study.train) > LONG
     resume_from = folder.with_name(folder.name + "_unfinished.pt") if long and resumable else None
     with one_thread(not long), seeded(config.seed):
-        model = build(network, study.num_classes, study.image_shape, mean, std).to(device)
+        model = untrained_classifier(study, network, config.seed).to(device)
         if long:
             print(
                 f"training {network} on {study.name}: {config.epochs} epochs of {len(study.train):,} images, "
