@@ -67,6 +67,7 @@ class EnsembleUncertainty(_Uncertainty):
 
     Challenging data seen in ``fit``: none (nothing is fitted).
 
+    >>> import torch
     >>> members = [nn.Flatten(), nn.Sequential(nn.Flatten(), nn.Softmax(1))]
     >>> EnsembleUncertainty(DeepEnsemble(members)).predict(torch.tensor([[[[0.0, 0.0]]], [[[0.0, 1.0]]]])).round(4)
     array([0.    , 0.0079])
