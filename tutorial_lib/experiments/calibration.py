@@ -37,7 +37,7 @@ from tutorial_lib.data.images import ImageSet
 from tutorial_lib.models.predict import predict_logits
 from tutorial_lib.results.published import read_published
 from tutorial_lib.results.rows import Row, select
-from tutorial_lib.results.tables import markdown_table, mean_and_spread
+from tutorial_lib.results.tables import TableText, markdown_table, mean_and_spread
 from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
 from tutorial_lib.studies import Study, load_study
 
@@ -163,7 +163,7 @@ def table(rows: Sequence[Row]) -> str:
         ]
         head = ["ECE %, mean over corruptions", *(f"level {level}" for level in levels)]
         text += [markdown_table(head, body), ""]
-    return "\n".join(text)
+    return TableText("\n".join(text))
 
 
 def _ours(rows: Sequence[Row], network: str) -> list[str]:

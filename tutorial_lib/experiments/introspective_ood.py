@@ -29,7 +29,7 @@ from tutorial_lib.introspection import SECOND_LOOKS, IntrospectiveClassifier, se
 from tutorial_lib.metrics import summary
 from tutorial_lib.results.published import read_published
 from tutorial_lib.results.rows import Row
-from tutorial_lib.results.tables import markdown_table, mean_and_spread
+from tutorial_lib.results.tables import TableText, markdown_table, mean_and_spread
 from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
 from tutorial_lib.studies import load_study
 
@@ -111,7 +111,7 @@ def table(rows: Sequence[Row]) -> str:
                         for inference in ("feed-forward", "introspective")
                     ]
             text += [f"{study}: {metric} %", "", markdown_table(["", *shifts], body), ""]
-    return "\n".join(text)
+    return TableText("\n".join(text))
 
 
 def _ours(rows: Sequence[Row], detector: str, output: str, shift: str, metric: str) -> str:

@@ -32,7 +32,7 @@ from tutorial_lib.calibration import (
 from tutorial_lib.data.corruptions import LEVELS, corrupt, corruption_names
 from tutorial_lib.introspection import SECOND_LOOKS, Augment, View, balanced_logits, second_network, views_of
 from tutorial_lib.results.rows import Row
-from tutorial_lib.results.tables import markdown_table, mean_and_spread
+from tutorial_lib.results.tables import TableText, markdown_table, mean_and_spread
 from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
 from tutorial_lib.studies import Study, load_study
 from tutorial_lib.training.classifier import TrainingConfig, augment
@@ -194,7 +194,7 @@ def table(rows: Sequence[Row]) -> str:
             body.append(line)
         seeds = len({row.seed for row in mine})
         text += [f"{study}: mean ± standard deviation over {seeds} first networks", "", markdown_table(head, body), ""]
-    return "\n".join(text)
+    return TableText("\n".join(text))
 
 
 def _percent(values: object) -> str:

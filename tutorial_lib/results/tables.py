@@ -1,7 +1,9 @@
-"""Tables in Markdown: they read well in a terminal and render in the book."""
+"""Tables in Markdown: they read well in a terminal, and a notebook shows them as tables."""
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,3 +42,39 @@ def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
     rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
     return "\n".join([line(head), line(rule), *(line(row) for row in body)])
+
+
+class TableText(str):
+    """Markdown made of tables and lines of text, which a notebook shows as such and ``print`` as it is.
+
+    On a page narrower than a table, the table scrolls by itself. Readers of screens hear which row and column a number
+    stands in.
+
+    >>> TableText(markdown_table(["who", "AUROC"], [["energy", "91.0"]]))._repr_html_().count("<td>")
+    1
+    """
+
+    def _repr_html_(self) -> str:
+        shown = []
+        for block in re.split(r"\n\s*\n", self.strip()):
+            lines = block.split("\n")
+            if all(line.startswith("|") for line in lines) and len(lines) > 1:
+                shown.append(_html_table([_entries(line) for line in lines]))
+            else:
+                shown.append(f"<p>{html.escape(block)}</p>")
+        return "\n".join(shown)
+
+
+def _entries(line: str) -> list[str]:
+    return [html.escape(entry.strip()) for entry in line.strip().strip("|").split("|")]
+
+
+def _html_table(lines: Sequence[Sequence[str]]) -> str:
+    head, _, *body = lines
+    columns = "".join(f'<th scope="col">{entry}</th>' for entry in head)
+    rows = "".join(
+        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{entry}</td>" for entry in rest)}</tr>'
+        for first, *rest in body
+    )
+    table = f'<table class="results"><thead><tr>{columns}</tr></thead><tbody>{rows}</tbody></table>'
+    return f'<div class="results-table" tabindex="0" role="region" aria-label="table of results">{table}</div>'
