@@ -8,8 +8,18 @@ import scipy.ndimage
 import torch
 from PIL import Image
 
-from tutorial_lib.data import as_float, corruptions
-from tutorial_lib.data.corruptions import CORRUPTIONS, LEVELS, corrupt, corruption_names, disk_kernel, gaussian_kernel
+from tutorial_lib.data import as_float
+from tutorial_lib.data.corruptions import (
+    CORRUPTIONS,
+    LEVELS,
+    apply,
+    corrupt,
+    corruption_names,
+    cure,
+    disk_kernel,
+    gaussian_kernel,
+    motion_blur,
+)
 from tutorial_lib.data.embedded import digits, photographs
 from tutorial_lib.data.resize import resize
 
@@ -91,7 +101,7 @@ def test_an_image_does_not_depend_on_the_images_around_it(colour, name, monkeypa
     strangers[5] = colour[5]
     torch.testing.assert_close(corrupt(strangers, name, 4, seeded(), eight_bit=False)[5], whole[5], rtol=0, atol=1e-6)
     # other internal batches
-    monkeypatch.setattr(corruptions, "BATCH", 3)
+    monkeypatch.setattr(apply, "BATCH", 3)
     torch.testing.assert_close(corrupt(colour, name, 4, seeded(), eight_bit=False), whole, rtol=0, atol=1e-6)
 
 
@@ -238,7 +248,7 @@ def test_dirty_lens_is_one_lens_for_all_images(colour):
 def test_motion_blur_trails_in_the_direction_it_is_given():
     point = torch.zeros(2, 1, 32, 32, dtype=torch.float64)
     point[:, :, 8, 8] = 1
-    right, down = corruptions.motion_blur(point, 5, 2.0, torch.tensor([0.0, math.pi / 2], dtype=torch.float64))
+    right, down = motion_blur(point, 5, 2.0, torch.tensor([0.0, math.pi / 2], dtype=torch.float64))
     weights = torch.exp(-0.5 * (torch.arange(11, dtype=torch.float64) / 2.0) ** 2)
     weights /= weights.sum()
     torch.testing.assert_close(right[0, 8, 8:19], weights, rtol=0, atol=1e-9)
@@ -263,7 +273,7 @@ def test_share_of_pixels_that_start_as_flakes():
     from scipy.stats import norm
 
     constants = (0.10, 0.2, 1.00, 0.60, 0, 1, 1.0)  # no motion, no veil
-    flakes = corruptions.snow(torch.zeros(400, 1, 32, 32), constants, list(range(400)))
+    flakes = cure.snow(torch.zeros(400, 1, 32, 32), constants, list(range(400)))
     share = (flakes > 0).double().mean().item()
     either = 1 - (1 - norm.sf(2.5)) ** 2  # a flake here or at the point opposite
     assert share == pytest.approx(either, rel=0.05)
@@ -343,9 +353,13 @@ def test_wrong_name_is_guessed(grey):
         corrupt(grey, "rain", 1)
 
 
-def test_bytes_are_refused_with_the_way_out():
-    with pytest.raises(TypeError, match="as_float"):
-        corrupt(digits().images, "haze", 1)
+@pytest.mark.parametrize("name", NAMES)
+def test_bytes_in_bytes_out(name):
+    pixels = photographs(size=32, channels=3).images[:6]
+    stored = corrupt(pixels, name, 3, seeded())
+    assert stored.dtype == torch.uint8
+    in_float = corrupt(as_float(pixels), name, 3, seeded())
+    assert torch.equal(stored, (in_float * 255).round().to(torch.uint8))
 
 
 @pytest.mark.parametrize("images", [torch.full((1, 1, 8, 8), 1.5), torch.zeros(1, 8, 8), torch.zeros(0, 1, 8, 8)])
