@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 from pathlib import Path
 
 import pytest
@@ -64,8 +65,10 @@ def room(module: str) -> str:
     return "command" if module.endswith(".command") else (module.split(".") + ["__main__"])[1]
 
 
-def test_every_room_has_a_floor():
+def test_every_room_has_a_floor_and_contributors_are_told():
     assert {room(module) for module in MODULES} <= FLOOR.keys()
+    told = re.findall(r"^ ?(\d+)  ([\w, ]+)$", (HOUSE.parent / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    assert {int(number): names.replace(",", "") for number, names in told} == dict(enumerate(FLOORS))
 
 
 KNOWN_OFFENDERS = {
