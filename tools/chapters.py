@@ -6,6 +6,7 @@ that make the book, the workshop and the slides from it ask this module what a c
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,6 +57,16 @@ def slide_type(cell: NotebookNode) -> str:
 def title(notebook: NotebookNode) -> str:
     """The words after ``#`` in the first cell."""
     return notebook.cells[0].source.partition("\n")[0].removeprefix("# ").strip()
+
+
+def glued(executed: Path) -> dict[str, str]:
+    """Values that the run of a chapter remembered, by name.
+
+    Args:
+        executed: the file in which myst-nb keeps them, ``_build/jupyter_execute/<page>.glue.json``.
+    """
+    stored = json.loads(executed.read_text(encoding="utf-8"))
+    return {name: output["data"]["text/plain"] for name, output in stored.items() if "text/plain" in output["data"]}
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import copy
 import html
-import json
 import re
 import sys
 from importlib.util import find_spec
@@ -67,7 +66,8 @@ def make_deck(path: Path, built: Path, docname: str) -> Path:
     page = BeautifulSoup((built / f"{docname}.html").read_text(encoding="utf-8"), "html.parser")
     folder = built / FOLDER
     copy_reveal(folder / "reveal")
-    glued = _glued(built, docname)
+    remembered = built.parent / "jupyter_execute" / f"{docname}.glue.json"
+    glued = chapters.glued(remembered) if remembered.exists() else {}
     deck = deck_html(chapters.read(path), page, docname, glued)
     target = folder / f"{path.stem}.html"
     target.write_text(deck, encoding="utf-8")
@@ -280,17 +280,6 @@ def _value(match: re.Match[str], glued: dict[str, str]) -> str:
     if name not in glued:
         raise chapters.ChapterError(f"the slides quote {name!r}, but no cell of the chapter glues it")
     return format(float(glued[name]), match["format"]) if match["format"] else glued[name].strip("'")
-
-
-def _glued(built: Path, docname: str) -> dict[str, str]:
-    """Values that the run of a chapter remembered (myst-nb keeps them beside the executed notebook)."""
-    file = built.parent / "jupyter_execute" / f"{docname}.glue.json"
-    if not file.exists():
-        return {}
-    stored = json.loads(file.read_text(encoding="utf-8"))
-    return {
-        name: str(output["data"]["text/plain"]) for name, output in stored.items() if "text/plain" in output["data"]
-    }
 
 
 def _math_scripts(page: BeautifulSoup) -> list[str]:

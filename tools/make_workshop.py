@@ -37,15 +37,16 @@ from pathlib import Path
 
 import chapters
 import nbformat
+from make_learner import caption, learner_notebook, of_cells
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+from notebook_cells import BADGE_LINE
 from plain_markdown import Known, citations, plain
 
 ROOT = chapters.ROOT
 TEMPLATES = Path(__file__).parent / "templates"
 EXTRA = ("ipywidgets>=8.1", "jupyterlab>=4")
 """What a room needs beside the library: a place to run notebooks, and sliders."""
-_BADGE = re.compile(r"^\[!\[[^\]]*\]\(\S*colab-badge\S*\)\]\(\S*\)\s*\n?", re.MULTILINE)
 _MINUTES = re.compile(r"\(\s*(?P<minutes>\d+)\s*min(utes)?\b")
 
 
@@ -101,38 +102,30 @@ def _seconds(cell: NotebookNode) -> float:
 
 
 def student_notebook(notebook: NotebookNode, known: Known) -> NotebookNode:
-    """What a learner gets: gaps for solutions, no notes for the teacher, no explanations of wrong answers."""
-    exercises = {exercise.solution: exercise.number for exercise in chapters.exercises(notebook)}
-    cells = []
-    for position, cell in enumerate(notebook.cells):
-        if chapters.tags(cell) & {"instructor", "solution-note"}:
-            continue
-        if position in exercises:
-            cells.append(_code(chapters.scaffold(cell.source, exercises[position])))
-        elif cell.cell_type == "code":
-            cells.extend(_code_and_caption(cell, known))
-        else:
-            cells.append(_text(cell.source, known, first=position == 0))
-    return _notebook(cells)
+    """What a learner gets: gaps for solutions, no notes for the teacher, no explanations of wrong answers, no badge."""
+    made = learner_notebook(notebook, known)
+    made.cells[0].source = _without_badge(made.cells[0].source)
+    return made
 
 
 def instructor_notebook(done: Run, known: Known) -> NotebookNode:
     """What a teacher gets: everything, run, with the notes set apart and a table of times after the title."""
     exercises = {exercise.solution: exercise.number for exercise in chapters.exercises(done.notebook)}
-    cells = []
+    cells: list[NotebookNode] = []
     for position, cell in enumerate(done.notebook.cells):
-        if position in exercises:
-            cells.append(_code(chapters.answer(cell.source), cell.outputs, cell.execution_count))
-        elif cell.cell_type == "code":
-            cells.extend(_code_and_caption(cell, known, with_outputs=True))
+        if cell.cell_type == "code":
+            source = chapters.answer(cell.source) if position in exercises else cell.source
+            ran = {"outputs": cell.outputs, "execution_count": cell.execution_count}
+            cells += [nbformat.v4.new_code_cell(source, **ran), *caption(cell, known)]
         elif "instructor" in chapters.tags(cell):
             quoted = "\n".join(f"> {line}".rstrip() for line in plain(cell.source, known).split("\n"))
             cells.append(nbformat.v4.new_markdown_cell(quoted))
         else:
-            cells.append(_text(cell.source, known, first=position == 0))
+            text = plain(cell.source, known).strip()
+            cells.append(nbformat.v4.new_markdown_cell(_without_badge(text) if position == 0 else text))
         if position == 0:
             cells.append(nbformat.v4.new_markdown_cell(times_table(done)))
-    return _notebook(cells)
+    return of_cells(cells)
 
 
 def times_table(done: Run) -> str:
@@ -162,30 +155,9 @@ def times_table(done: Run) -> str:
     )
 
 
-def _text(source: str, known: Known, first: bool = False) -> NotebookNode:
-    if first:
-        source = _BADGE.sub("", source)  # it leads to the chapter with its answers
-    return nbformat.v4.new_markdown_cell(plain(source, known).strip())
-
-
-def _code(source: str, outputs: list[NotebookNode] | None = None, count: int | None = None) -> NotebookNode:
-    return nbformat.v4.new_code_cell(source, outputs=outputs or [], execution_count=count)
-
-
-def _code_and_caption(cell: NotebookNode, known: Known, with_outputs: bool = False) -> list[NotebookNode]:
-    made = [_code(cell.source, cell.outputs, cell.execution_count) if with_outputs else _code(cell.source)]
-    figure = cell.metadata.get("mystnb", {}).get("figure", {})
-    if "caption" in figure:
-        caption = f"**Figure {known.figures[figure['name']]}.** {plain(figure['caption'], known)}"
-        made.append(nbformat.v4.new_markdown_cell(caption))
-    return made
-
-
-def _notebook(cells: list[NotebookNode]) -> NotebookNode:
-    for number, cell in enumerate(cells):
-        cell.id = f"cell-{number}"  # the same from run to run
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel, "language_info": {"name": "python"}})
+def _without_badge(source: str) -> str:
+    """The first cell of a chapter without the links that lead to notebooks on the net, one of them with the answers."""
+    return BADGE_LINE.sub("", source).strip()
 
 
 def figures(notebook: NotebookNode) -> dict[str, str]:

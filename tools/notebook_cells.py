@@ -3,9 +3,10 @@
 A chapter is read in four places: the built book, Jupyter, GitHub and Colab. Its first two cells make that work, so
 they are written here once and nowhere else:
 
-* a Markdown cell with the title and the "Open In Colab" badge, which links to this very notebook;
-* a code cell, tagged ``colab-setup``, that installs the library when the notebook runs in Colab and does nothing
-  anywhere else. It never touches Colab's own PyTorch.
+* a Markdown cell with the title and the "Open In Colab" badge, which opens the chapter's notebook for learners (written by
+  ``tools/make_learner.py`` into ``colab/``), and a link to the solved one;
+* a code cell, tagged ``colab-setup``, that installs the library when the notebook runs in Colab and never touches Colab's
+  own PyTorch. Where the library is not to be had, it says so in one sentence and stops the run.
 
 Command line::
 
@@ -30,6 +31,8 @@ import nbformat
 ROOT = Path(__file__).resolve().parent.parent
 BRANCH = "main"
 SETUP_TAG = "colab-setup"
+LEARNERS = "colab"
+"""Folder of the notebooks that Colab opens."""
 BADGE_IMAGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
 #: Every tag a cell may carry, and what the tag means.
@@ -61,14 +64,37 @@ _METADATA = {
 
 _SETUP = """\
 # @title Set-up (only does something in Colab)
-try:
-    import google.colab
-except ImportError:
-    pass  # not in Colab: the library is installed already
-else:
-    %pip install --quiet --no-deps git+{address}"""
+def set_up():
+    import importlib.util
+    import subprocess
+    import sys
 
-_BADGE_LINE = re.compile(r"^\[!\[[^\]]*\]\(\S*colab-badge\S*\)\]\(\S*\)\s*$", re.MULTILINE)
+    source = "git+{address}"
+    try:
+        import google.colab
+
+        install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--no-deps", source]
+        subprocess.run(install, capture_output=True)
+        importlib.invalidate_caches()
+    except ImportError:
+        pass  # not in Colab: the library is installed already
+    if importlib.util.find_spec("tutorial_lib") is None:
+
+        class NotInstalled(Exception):
+            def _render_traceback_(self):  # the sentence alone
+                return [str(self)]
+
+        raise NotInstalled(
+            f"The library of the course is not here and could not be fetched from {{source[4:]}}: "
+            f"see whether that page opens, run 'pip install --no-deps {{source}}', restart the kernel, and run this cell again."
+        )
+
+
+set_up()
+del set_up"""
+
+BADGE_LINE = re.compile(r"^\[!\[[^\]]*\]\(\S*colab-badge\S*\)\]\(\S*\)( \[[^\]]*\]\(\S*\))?\s*$", re.MULTILINE)
+"""The line of badge and link under the title, as :func:`badge_line` writes it."""
 
 
 def repository_address() -> str:
@@ -88,9 +114,19 @@ def colab_link(path: str | Path, address: str | None = None) -> str:
     return f"https://colab.research.google.com/github/{owner_and_name}/blob/{BRANCH}/{_in_repository(path)}"
 
 
+def learner_path(path: str | Path, solved: bool = False) -> Path:
+    """Where the notebook of a chapter lies that Colab opens, relative to the root of the repository.
+
+    >>> learner_path("notebooks/08_out_of_distribution.ipynb", solved=True).as_posix()
+    'colab/08_out_of_distribution_solved.ipynb'
+    """
+    return Path(LEARNERS) / f"{Path(path).stem}{'_solved' if solved else ''}.ipynb"
+
+
 def badge_line(path: str | Path, address: str | None = None) -> str:
-    """The line of Markdown that shows the Colab badge of a notebook."""
-    return f"[![Open In Colab]({BADGE_IMAGE})]({colab_link(path, address)})"
+    """The line of Markdown under a title: the badge opens the learner's notebook in Colab, a link the solved one."""
+    learner, solved = (colab_link(learner_path(path, solved), address) for solved in (False, True))
+    return f"[![Open In Colab]({BADGE_IMAGE})]({learner}) [with solutions]({solved})"
 
 
 def setup_source(address: str | None = None) -> str:
@@ -128,7 +164,7 @@ def stored_form(notebook: nbformat.NotebookNode, path: str | Path, address: str 
     cells = [nbformat.from_dict(dict(cell)) for cell in notebook.cells]
     if not cells or cells[0].cell_type != "markdown" or not cells[0].source.startswith("# "):
         raise ValueError(f"{path}: the first cell must be Markdown and start with '# Title'")
-    heading, _, rest = _BADGE_LINE.sub("", cells[0].source).partition("\n")
+    heading, _, rest = BADGE_LINE.sub("", cells[0].source).partition("\n")
     cells[0].source = f"{heading.rstrip()}\n\n{badge_line(path, address)}"
     if rest.strip():
         cells[0].source += f"\n\n{rest.strip()}"

@@ -36,6 +36,17 @@ class Known:
     figures: Mapping[str, str] = field(default_factory=dict)
     titles: Mapping[str, str] = field(default_factory=dict)
 
+    def value(self, name: str, form: str) -> str:
+        """A glued value as the page shows it.
+
+        Raises:
+            KeyError: no cell of the chapter glues it.
+        """
+        if name not in self.values:
+            raise KeyError(f"the text quotes {name!r}, but no cell glues it")
+        value = self.values[name]
+        return format(float(value), form) if form else value.strip("'")
+
 
 def plain(source: str, known: Known) -> str:
     """The text without roles and without fences of directives; code blocks stay.
@@ -67,8 +78,7 @@ def _role(role: str, text: str, known: Known) -> str:
         return _cited(role, [key.strip() for key in text.split(",")], known)
     if role == "glue:text":
         name, _, form = text.partition(":")
-        value = known.values[name]
-        return format(float(value), form) if form else value
+        return known.value(name, form)
     if role == "math":
         return f"${text}$"
     target = _TARGET.match(text)

@@ -1,6 +1,6 @@
-# Teaching: slides, workshop, new chapters. Included by the Makefile, which says what BIN and STAMP are.
+# Teaching: slides, workshop, new chapters, notebooks for learners. Included by the Makefile, which says what BIN and STAMP are.
 
-.PHONY: slides workshop new-chapter
+.PHONY: slides workshop new-chapter learner
 
 slides: book ## reveal.js decks of all chapters, in _build/html/slides
 	$(BIN)/python tools/make_slides.py _build/html
@@ -11,3 +11,6 @@ workshop: book ## student and instructor notebooks and the zips of a workshop, i
 new-chapter: $(STAMP) ## NAME=15_some_idea [TITLE="Some idea"]: a chapter that runs and says TODO where words are missing
 	@test -n "$(NAME)" || { echo 'say which: make new-chapter NAME=15_some_idea TITLE="Some idea"'; exit 2; }
 	$(BIN)/python tools/new_chapter.py "$(NAME)" --title "$(TITLE)"
+
+learner: book ## the notebooks that Colab opens, in colab/, with the numbers of the book
+	$(BIN)/python tools/make_learner.py

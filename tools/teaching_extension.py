@@ -6,6 +6,7 @@
   whether it is right.
 * Cells that are on the slides are fenced by comments, from which :mod:`make_slides` finds them again in the finished
   page. When the book is written, it makes a deck for every chapter, and every chapter links to its deck.
+* The button of the theme that opens a page in Colab opens the chapter's notebook for learners.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import chapters
 import make_slides
 import nbformat
+import notebook_cells
 from docutils import nodes
 from sphinx.application import Sphinx
 
@@ -95,6 +97,16 @@ def _link(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any]
         context["body"] = body.replace("</h1>", f"</h1>\n{link}", 1)
 
 
+def _launch_the_learners(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """The theme's launch button opens the notebook for learners, as the badge does; the theme would open the source."""
+    waiting = list(context.get("header_buttons", ()))
+    while waiting:
+        button = waiting.pop()
+        waiting += button.get("buttons", ())
+        if "colab.research.google.com" in str(button.get("url")):
+            button["url"] = notebook_cells.colab_link(notebook_cells.learner_path(pagename))
+
+
 def _make_decks(app: Sphinx, exception: Exception | None) -> None:
     if exception is None and app.builder.format == "html":
         for docname in sorted(app.env.found_docs):
@@ -108,5 +120,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("source-read", _read)
     app.connect("doctree-read", _fold_solutions)
     app.connect("html-page-context", _link)
+    app.connect("html-page-context", _launch_the_learners, priority=900)  # after the theme has made its buttons
     app.connect("build-finished", _make_decks)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

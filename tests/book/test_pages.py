@@ -114,15 +114,15 @@ def test_styles_load_nothing_from_the_net(book):
         assert found == [], style
 
 
-def test_colab_links_open_this_very_notebook(chapter):
-    wanted = notebook_cells.colab_link(f"notebooks/{chapter.stem}.ipynb")
-    links = {link["href"] for link in soup(chapter).select('a[href*="colab.research.google.com"]')}
-    assert links == {wanted}
-    badge = soup(chapter).select_one("a.colab-badge")
-    assert badge["href"] == wanted and badge.get_text(strip=True) and not badge.select("img")
-    assert soup(chapter).select('.article-header-buttons a[href*="colab.research.google.com"]'), (
-        "the theme's launch button"
+def test_colab_links_open_the_notebooks_for_learners(chapter):
+    learner, solved = (
+        notebook_cells.colab_link(notebook_cells.learner_path(chapter.name, solved)) for solved in (False, True)
     )
+    links = {link["href"] for link in soup(chapter).select('a[href*="colab.research.google.com"]')}
+    assert links == {learner, solved}
+    badge = soup(chapter).select_one("a.colab-badge")
+    assert badge["href"] == learner and badge.get_text(strip=True) and not badge.select("img")
+    assert soup(chapter).select(f'.article-header-buttons a[href="{learner}"]'), "the theme's launch button"
 
 
 def test_the_notebook_can_be_downloaded_and_the_repository_found(chapter, book):
@@ -133,7 +133,7 @@ def test_the_notebook_can_be_downloaded_and_the_repository_found(chapter, book):
 
 def test_notes_for_the_teacher_and_set_up_are_not_in_the_book(chapter):
     text = soup(chapter).select_one("main").get_text()
-    assert "%pip install" not in text and "google.colab" not in text
+    assert "pip install" not in text and "google.colab" not in text
     assert not soup(chapter).select(".tag_instructor")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -28,7 +29,9 @@ def test_badge_and_setup_are_put_in_and_the_rest_is_cleaned():
     stored = cells.stored_form(notebook(), PATH, ADDRESS)
     title, setup, code, note = stored.cells
     assert title.source.splitlines()[0] == "# Title"
-    assert f"]({cells.colab_link(PATH, ADDRESS)})" in title.source and title.source.endswith("Text.")
+    learner = "https://colab.research.google.com/github/owner/name/blob/main/colab/02_some_chapter"
+    assert f"]({learner}.ipynb) [with solutions]({learner}_solved.ipynb)" in title.source
+    assert title.source.endswith("Text.")
     assert f"git+{ADDRESS}" in setup.source and setup.metadata.tags == ["colab-setup", "remove-cell"]
     assert code.outputs == [] and code.execution_count is None and code.metadata == {"tags": ["check"]}
     assert note.metadata.tags == ["instructor", "remove-cell"], "notes for teachers are not in the book"
@@ -41,7 +44,7 @@ def test_stored_form_is_a_fixed_point_and_follows_a_new_address():
     assert cells.stored_form(once, PATH, ADDRESS) == once
     moved = cells.stored_form(once, PATH, "https://github.com/other/place")
     assert len(moved.cells) == len(once.cells)
-    assert ADDRESS not in nbformat.writes(moved) and nbformat.writes(moved).count("other/place") == 2
+    assert ADDRESS not in nbformat.writes(moved) and nbformat.writes(moved).count("other/place") == 3
 
 
 def test_ids_follow_from_the_text_and_are_unique():
@@ -57,21 +60,38 @@ def test_a_notebook_without_a_title_is_refused():
         cells.stored_form(notebook(first="Text."), PATH, ADDRESS)
 
 
-def test_setup_cell_does_nothing_outside_colab_and_installs_in_it(tmp_path):
-    """Run with a stand-in for IPython's %pip, with and without a stand-in for Colab."""
-    magic = "%pip "
+def test_setup_cell_installs_in_colab_and_is_silent_where_the_library_is(tmp_path):
+    """Run with stand-ins for pip, for Colab and for the library; it leaves no name behind."""
     code = cells.setup_source(ADDRESS)
-    assert code.count(magic) == 1 and "--no-deps" in code
+    assert "torch" not in code
     program = tmp_path / "setup.py"
-    line = next(line for line in code.splitlines() if magic in line)
-    program.write_text(code.replace(line.strip(), f"print({line.strip()!r})"), encoding="utf-8")
+    program.write_text(
+        f"before = set(globals())\n{code}\nprint(set(globals()) - before - {{'before'}})", encoding="utf-8"
+    )
 
-    def run(folder) -> str:
+    def run(*folders: str) -> subprocess.CompletedProcess[str]:
+        path = os.pathsep.join(str(tmp_path / folder) for folder in folders)
         return subprocess.run(
-            [sys.executable, "-S", program], env={"PYTHONPATH": str(folder)}, capture_output=True, text=True, check=True
-        ).stdout
+            [sys.executable, "-S", program], env={"PYTHONPATH": path}, capture_output=True, text=True, cwd=tmp_path
+        )
 
-    assert run(tmp_path / "nothing") == ""
-    (tmp_path / "colab" / "google" / "colab").mkdir(parents=True)
-    (tmp_path / "colab" / "google" / "colab" / "__init__.py").touch()
-    assert run(tmp_path / "colab").strip() == f"%pip install --quiet --no-deps git+{ADDRESS}"
+    pip = "import pathlib, sys\npathlib.Path('asked').write_text(' '.join(sys.argv[1:]))\n"
+    files = {
+        "colab/google/colab/__init__.py": "",
+        "library/tutorial_lib.py": "",
+        "pip/pip/__init__.py": "",
+        "pip/pip/__main__.py": pip,
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+
+    at_home = run("library", "pip")
+    assert at_home.stdout == "set()\n" and at_home.stderr == "" and not (tmp_path / "asked").exists()
+    in_colab = run("colab", "library", "pip")
+    assert in_colab.stdout == "set()\n" and in_colab.stderr == ""
+    assert (tmp_path / "asked").read_text() == f"install --quiet --no-input --no-deps git+{ADDRESS}"
+    for place in (("colab", "pip"), ("pip",)):  # Colab without the address, a kernel without the library
+        failed = run(*place)
+        assert failed.returncode == 1 and "NotInstalled" in failed.stderr
+        assert ADDRESS in failed.stderr and "pip install" in failed.stderr

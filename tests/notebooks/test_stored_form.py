@@ -53,11 +53,12 @@ def test_stored_form(path):
     assert notebook_cells.problems_of(path) == []
 
 
-def test_badge_is_in_the_first_cell_and_links_to_this_notebook(path):
+def test_badge_is_in_the_first_cell_and_opens_the_learners_notebook(path):
     first = read(path).cells[0].source
-    link = re.search(r"\[!\[(?P<alt>[^\]]+)\]\(\S+\)\]\((?P<link>\S+)\)", first)
+    link = re.search(r"\[!\[(?P<alt>[^\]]+)\]\(\S+\)\]\((?P<link>\S+)\) \[with solutions\]\((?P<solved>\S+)\)", first)
     assert link and link["alt"].strip(), "the badge needs words for those who do not see it"
-    assert link["link"].endswith(f"/blob/main/notebooks/{path.name}")
+    assert link["link"].endswith(f"/blob/main/colab/{path.name}")
+    assert link["solved"].endswith(f"/blob/main/colab/{path.stem}_solved.ipynb")
 
 
 def test_setup_cell_comes_before_all_other_code_and_is_the_only_one(path):
