@@ -15,6 +15,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -115,8 +116,9 @@ class FeatureMatching(LogitMatching):
             raise TypeError(
                 f"{type(model).__name__} has no features(images) and head; wrap it in tutorial_lib.models.Classifier"
             )
-        features = model.features(images)
-        return features, model.head(features)
+        parts: Any = model  # that it has them is known only now
+        features = parts.features(images)
+        return features, parts.head(features)
 
 
 @dataclass(frozen=True)

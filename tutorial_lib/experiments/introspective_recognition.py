@@ -143,7 +143,7 @@ def _answers(seen: View) -> dict[str, Tensor]:
 
 
 def _numbers(
-    probabilities: Tensor, confidence: NDArray[np.float64], correct: NDArray[np.bool_], labels: Tensor
+    probabilities: Tensor, confidence: NDArray[np.floating], correct: NDArray[np.bool_], labels: Tensor
 ) -> dict[str, float]:
     return {
         "accuracy": float(correct.mean()),

@@ -69,7 +69,7 @@ def introduced(net: nn.Module, point: Tensor, label: int, rate: float) -> nn.Mod
         gradients = torch.autograd.grad(loss, list(moved.parameters()))
     with torch.no_grad():
         for parameter, gradient in zip(moved.parameters(), gradients, strict=True):
-            parameter -= rate * gradient
+            parameter.sub_(rate * gradient)
     return moved
 
 

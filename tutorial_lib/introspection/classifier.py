@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tutorial_lib.data.images import ImageSet
 from tutorial_lib.introspection.features import logit_scale
-from tutorial_lib.introspection.network import IntrospectiveNetwork
+from tutorial_lib.introspection.network import IntrospectiveNetwork, SecondLook
 from tutorial_lib.models.predict import predict_features
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
@@ -116,12 +116,13 @@ class IntrospectiveClassifier(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """What H's last layer sees (N, width)."""
         features = self.first.features(images)  # type: ignore[operator]
-        return self._fitted().features(self.first.head(features), features)  # type: ignore[operator]
+        logits = self.first.head(features)  # type: ignore[operator]
+        return self._fitted().features(logits, features)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images))
 
-    def _fitted(self) -> nn.Module:
+    def _fitted(self) -> SecondLook:
         if not hasattr(self, "second"):
             raise RuntimeError("this IntrospectiveClassifier is not fitted; call fit(train, validation) first")
         return self.second

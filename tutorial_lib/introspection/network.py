@@ -137,7 +137,7 @@ class IntrospectiveNetwork:
         probabilities = self._h.predict_proba(seen).astype(np.float64)
         return torch.from_numpy(np.log(np.maximum(probabilities, 1e-300)))
 
-    def module(self) -> nn.Module:
+    def module(self) -> SecondLook:
         """H as a module that takes logits and features and can be differentiated; see `SecondLook`."""
         if not isinstance(self._fitted(), MLPClassifier):
             raise TypeError(
@@ -201,7 +201,7 @@ def _layers(h: MLPClassifier) -> nn.Sequential:
         weights[-1] = np.concatenate([np.zeros_like(weights[-1]), weights[-1]], axis=1)
         biases[-1] = np.concatenate([np.zeros_like(biases[-1]), biases[-1]])
     for weight, bias in zip(weights, biases, strict=True):
-        layer = nn.Linear(*weight.shape, dtype=torch.float64)
+        layer = nn.Linear(weight.shape[0], weight.shape[1], dtype=torch.float64)
         with torch.no_grad():
             layer.weight.copy_(torch.from_numpy(weight.T))
             layer.bias.copy_(torch.from_numpy(bias))
