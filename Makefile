@@ -7,8 +7,17 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PORT ?= 8000
 
+# Tests run side by side, a file in one process, each with one thread.
+JOBS ?= 2
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+NOT_QUICK := tests/book tests/notebooks/test_colab.py tests/notebooks/test_tried_unwritten.py tests/tools/test_teaching_pages.py \
+	tests/tools/test_workshop.py
+# What depends on how a processor adds and multiplies, and the processor that it is tried on besides the machine's own.
+NUMERICAL := tests/gradients tests/detectors tests/calibration tests/uncertainty tests/gradcon tests/training tests/test_metrics.py
+OLD_PROCESSOR := ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE
+
 .DEFAULT_GOAL := help
-.PHONY: help venv book test serve links lint types format clean distclean address requirements
+.PHONY: help venv book test quick chapter emulated serve links lint types format clean distclean address requirements
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -17,20 +26,37 @@ help: ## list what can be made
 
 venv: $(STAMP) ## make .venv with the exact environment of requirements.txt
 
-# pip runs only when one of these files is newer than the last installation.
+# pip runs only when one of these files is newer than the last installation. A PyTorch for CPUs that is there already stays.
 $(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed, and $(PYTHON) is older. Name another: make PYTHON=python3.12 ..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@if $(BIN)/python -c 'from importlib.metadata import version; assert "+cpu" in version("torch")' 2>/dev/null; \
+	then grep -vE '^(torch|torchvision|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==' requirements.txt; \
+	else cat requirements.txt; fi > $(VENV)/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 book: $(STAMP) ## run every notebook that needs it and build _build/html/index.html
 	$(BIN)/python tools/build_book.py
 
-test: $(STAMP) ## run all tests: the library, every notebook, the built book
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## run all tests: the library, every notebook, the built book; some: make test ARGS=tests/test_metrics.py
+	$(PYTEST) $(ARGS)
+
+quick: $(STAMP) ## the tests that take a minute together: no notebook, no browser, nothing slow
+	$(PYTEST) -m "not slow" $(addprefix --ignore=,$(NOT_QUICK)) tutorial_lib tools tests $(ARGS)
+
+chapter: $(STAMP) ## build and check one chapter: make chapter NAME=08
+	@test -n "$(NAME)" || { echo "say which: make chapter NAME=08"; exit 2; }
+	$(BIN)/python tools/build_book.py --chapter $(NAME)
+	$(BIN)/python tools/make_learner.py notebooks/$(NAME)*.ipynb
+	TUTORIAL_BOOK_AS_BUILT=1 $(PYTEST) notebooks/$(NAME)*.ipynb tests/book tests/notebooks tests/tools \
+		-k "$(basename $(notdir $(wildcard notebooks/$(NAME)*.ipynb)))" $(ARGS)
+
+emulated: $(STAMP) ## the numerical tests as on an old processor, with nothing in the cache
+	@cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && set -x && \
+	$(OLD_PROCESSOR) TUTORIAL_CACHE="$$cache" $(PYTEST) -m "not slow" $(NUMERICAL) $(ARGS)
 
 serve: book ## show the book on localhost:8000 (another port: make serve PORT=8080)
 	@echo "http://localhost:$(PORT)   (Ctrl+C to stop)"
@@ -51,7 +77,7 @@ format: $(STAMP) ## bring code and notebooks into their form
 	$(BIN)/ruff format .
 	$(BIN)/python tools/notebook_cells.py notebooks/*.ipynb
 
-address: $(STAMP) ## change the address of the repository everywhere: make address REPO=https://github.com/owner/name
+address: $(STAMP) ## write the address of git's origin everywhere; another: make address REPO=https://github.com/owner/name
 	$(BIN)/python tools/set_address.py $(REPO)
 
 requirements: $(STAMP) ## write requirements.txt anew, with the newest packages that fit together

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from pathlib import Path
 import matplotlib
 import pytest
 
+from tutorial_lib.storage import locked
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 matplotlib.use("Agg")
@@ -21,13 +24,24 @@ matplotlib.use("Agg")
 
 @pytest.fixture(scope="session")
 def book() -> Path:
-    """Folder of the built book. What has changed since the last build is built first; if nothing has, that is quick."""
-    build = subprocess.run(
-        [sys.executable, ROOT / "tools" / "build_book.py"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    """Folder of the built book. What has changed since the last build is built first; if nothing has, that is quick.
+
+    Tests in several processes wait for each other here. With ``TUTORIAL_BOOK_AS_BUILT`` set, as ``make chapter`` sets it,
+    nothing is built.
+    """
+    built = ROOT / "_build" / "html"
+    if os.environ.get("TUTORIAL_BOOK_AS_BUILT"):
+        return built
+    with locked(ROOT / "_build" / ".lock"):
+        build = subprocess.run(
+            [sys.executable, ROOT / "tools" / "build_book.py"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
     if build.returncode != 0:
         pytest.fail("the book does not build:\n" + build.stdout[-4000:], pytrace=False)
-    return ROOT / "_build" / "html"
+    return built
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,13 @@
   shows where the reader is;
 * the Colab badge of a notebook, a picture from the net, becomes a link made of text, so that pages read offline;
 * figures are numbered by chapter (Figure 11.3), after the number in the name of the notebook;
-* citations read "Guo et al. (2017)", with round brackets.
+* citations read "Guo et al. (2017)", with round brackets;
+* the build of a single chapter says by an environment variable which notebooks are not to be executed.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +19,7 @@ from course_map import draw
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from sphinx.application import Sphinx
+from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
 from sphinx.transforms import SphinxTransform
 from sphinxcontrib.bibtex.plugin import register_plugin
@@ -88,10 +91,20 @@ def number_figures_by_chapter(app: Sphinx, env: BuildEnvironment) -> list[str]:
     return sorted(pages)
 
 
+def leave_out_notebooks(app: Sphinx, config: Config) -> None:
+    """Do not execute the notebooks that the build of a single chapter leaves out."""
+    left_out = filter(None, os.environ.get("TUTORIAL_NOT_EXECUTED", "").split(os.pathsep))
+    config.nb_execution_excludepatterns = [
+        *config.nb_execution_excludepatterns,
+        *(f"{page}.ipynb" for page in left_out),
+    ]
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     register_plugin("sphinxcontrib.bibtex.style.referencing", "author_year_round", RoundAuthorYear)
     app.add_directive("course-map", CourseMap)
     app.add_transform(TextBadge)
+    app.connect("config-inited", leave_out_notebooks)
     app.connect("doctree-resolved", show_where_the_reader_is)
     # After Sphinx's own numbering, which listens to the same event with the default priority of 500.
     app.connect("env-get-updated", number_figures_by_chapter, priority=900)

@@ -1,4 +1,4 @@
-"""Build the book: ``python tools/build_book.py``, or ``make book``.
+"""Build the book: ``python tools/build_book.py``, or ``make book``; one chapter: ``--chapter 08``, or ``make chapter``.
 
 Jupyter Book executes the notebooks and keeps what they printed in a cache. Left alone it would go wrong in two ways,
 which this script mends:
@@ -9,10 +9,14 @@ which this script mends:
   forgotten by the cache and executed again.
 * A page that is not read again does not complain again, so a second build after a failed one would pass. Here a build
   that failed leaves no page that counts as read, and the written pages are searched for tracebacks.
+
+With ``--chapter`` only that notebook is executed, if it has to be, and only its warnings count. The others are shown as they
+were last executed, or without outputs; the next build of the whole book makes up for it.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -34,6 +38,8 @@ HTML = BUILD / "html"
 CACHE = BUILD / ".jupyter_cache"
 STATE = BUILD / "state.json"
 
+#: Environment variable with the notebooks that are not to be executed; tools/book_extension.py reads it.
+LEFT_OUT = "TUTORIAL_NOT_EXECUTED"
 #: Environment variables that change what a notebook computes.
 VARIABLES = ("TUTORIAL_STUDY", "TUTORIAL_DATA", "TUTORIAL_EXPLORE")
 
@@ -125,13 +131,98 @@ def failures() -> list[str]:
     return found
 
 
-def build() -> int:
-    """Build the book and return the exit status."""
+def is_cached(page: str) -> bool:
+    """Whether the cache holds outputs of a notebook whose code is what it is now."""
+    if not CACHE.is_dir():
+        return False
+    try:
+        get_cache(CACHE).match_cache_file(str(ROOT / f"{page}.ipynb"))
+    except KeyError:
+        return False
+    return True
+
+
+def page_named(chapter: str) -> str:
+    """The page of a chapter, by its number or by the beginning of its name.
+
+    Raises:
+        ValueError: there is no such chapter, or more than one.
+    """
+    found = [page for page in notebooks() if page.rpartition("/")[2].startswith(chapter.zfill(2))]
+    if len(found) != 1:
+        names = ", ".join(page.rpartition("/")[2] for page in notebooks())
+        raise ValueError(f"{chapter!r} is no chapter; say which of {names} by its number")
+    return found[0]
+
+
+def jupyter_book(*options: str, left_out: list[str]) -> tuple[int, str]:
+    """Run Jupyter Book, show what it prints, and return its exit status and what it printed."""
+    program = Path(sys.executable).with_name("jupyter-book")
+    command = [str(program), "build", *options, "-n", str(ROOT)]
+    environment = {**os.environ, LEFT_OUT: os.pathsep.join(left_out)}
+    printed = []
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            print(line, end="", flush=True)
+            printed.append(line)
+    return running.returncode, "".join(printed)
+
+
+def build_chapter(page: str) -> int:
+    """Execute one notebook, if need be, and write the pages; the exit status says whether that chapter is as it should be."""
     start = time.monotonic()
+    _settle_environment()
+    before = json.loads(STATE.read_text(encoding="utf-8")) if STATE.is_file() else {}
+    known = {name: key for name, key in before.get("keys", {}).items() if name in notebooks()}
+    key = execution_key(page)
+    if known.get(page) != key:
+        forget(page)
+    (BUILD / ".doctrees" / f"{page}.doctree").unlink(missing_ok=True)  # so that it complains again
+    (HTML / "reports" / f"{page}.err.log").unlink(missing_ok=True)
+    frame = frame_key()
+    if before.get("frame") != frame:
+        shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
+    BUILD.mkdir(exist_ok=True)
+    known.pop(page, None)
+    STATE.write_text(json.dumps({"keys": known, "frame": frame, "passed": False}), encoding="utf-8")
+
+    left_out = [other for other in notebooks() if other != page and not is_cached(other)]
+    status, printed = jupyter_book("--keep-going", left_out=left_out)
+    marks = (f"{page}.ipynb", f"{page}:")
+    problems = [
+        line
+        for line in printed.splitlines()
+        if any(mark in line for mark in marks) and ("WARNING" in line or "ERROR" in line) and "IPKernelApp" not in line
+    ]
+    problems += [problem for problem in failures() if problem.startswith(f"{page}:")]
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    passed = status == 0 and not problems
+    if passed:
+        known[page] = key
+    STATE.write_text(json.dumps({"keys": known, "frame": frame, "passed": False}), encoding="utf-8")
+    if left_out:
+        print(f"Not executed, so without outputs: {', '.join(left_out)}")
+    html = HTML / f"{page}.html"
+    print(
+        f"{f'The chapter is in {html}' if passed else 'The chapter was NOT built'} ({time.monotonic() - start:.0f} s)"
+    )
+    return 0 if passed else 1
+
+
+def _settle_environment() -> None:
     if os.environ.get("TUTORIAL_DATA"):  # notebooks run in their own folder, where a relative path means another place
         os.environ["TUTORIAL_DATA"] = str(Path(os.environ["TUTORIAL_DATA"]).expanduser().resolve())
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
 
+
+def build() -> int:
+    """Build the book and return the exit status."""
+    start = time.monotonic()
+    _settle_environment()
     before = json.loads(STATE.read_text(encoding="utf-8")) if STATE.is_file() else {}
     keys = {page: execution_key(page) for page in notebooks()}
     sources = sources_key(keys)
@@ -150,8 +241,7 @@ def build() -> int:
     # Until this build has passed, whatever stops it, the next one trusts nothing that this one has read.
     STATE.write_text(json.dumps({"keys": known, "passed": False}), encoding="utf-8")
 
-    program = Path(sys.executable).with_name("jupyter-book")
-    status = subprocess.run([program, "build", "-W", "--keep-going", "-n", str(ROOT)], cwd=ROOT).returncode
+    status, _ = jupyter_book("-W", "--keep-going", left_out=[])
     problems = failures()
     for problem in problems:
         print(problem, file=sys.stderr)
@@ -168,5 +258,18 @@ def build() -> int:
     return 0 if passed else 1
 
 
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Build the book, or one chapter of it.")
+    parser.add_argument("--chapter", help="number of the one notebook to execute")
+    chosen = parser.parse_args(arguments).chapter
+    if chosen is None:
+        return build()
+    try:
+        page = page_named(chosen)
+    except ValueError as error:
+        parser.error(str(error))
+    return build_chapter(page)
+
+
 if __name__ == "__main__":
-    sys.exit(build())
+    sys.exit(main())

@@ -1,4 +1,6 @@
-"""Change the address of the repository everywhere: ``make address REPO=https://github.com/owner/name``.
+"""Change the address of the repository everywhere: ``make address``, or ``make address REPO=https://github.com/owner/name``.
+
+Without an address it takes that of the clone's origin, ``git remote get-url origin``.
 
 The address is one setting, ``project.urls.Repository`` in ``pyproject.toml``. Places that cannot read it there (badges
 and set-up cells of notebooks, ``_config.yml``, pages, README, CITATION) repeat it. This script finds them all: every
@@ -17,6 +19,9 @@ from pathlib import Path
 from notebook_cells import repository_address, store
 
 ROOT = Path(__file__).resolve().parent.parent
+_REMOTE = re.compile(
+    r"(?:https://(?:[^@/]+@)?github\.com/|(?:ssh://)?git@github\.com[:/])(?P<owner>[\w-]+)/(?P<name>[\w.-]+?)(?:\.git)?/?"
+)
 _ADDRESS = re.compile(r"https://github\.com/([A-Za-z0-9][A-Za-z0-9-]*)/([A-Za-z0-9._-]+)")
 
 
@@ -35,6 +40,35 @@ def spellings(address: str) -> list[str]:
         f"https://{owner.lower()}.github.io/{name}",
         f"https://github.com/{owner}/{name}",
     ]
+
+
+def of_remote(remote: str) -> str:
+    """The address at which a reader finds the repository that git knows by another.
+
+    >>> of_remote("git@github.com:owner/name.git"), of_remote("https://token@github.com/owner/name/")
+    ('https://github.com/owner/name', 'https://github.com/owner/name')
+
+    Raises:
+        ValueError: it is no repository on GitHub.
+    """
+    match = _REMOTE.fullmatch(remote.strip())
+    if not match:
+        raise ValueError(
+            f"origin is {remote.strip()!r}, which is not on GitHub; say REPO=https://github.com/owner/name"
+        )
+    return f"https://github.com/{match['owner']}/{match['name']}"
+
+
+def origin() -> str:
+    """The address of the clone's origin.
+
+    Raises:
+        ValueError: there is none, or it is not on GitHub.
+    """
+    asked = subprocess.run(["git", "remote", "get-url", "origin"], cwd=ROOT, capture_output=True, text=True)
+    if asked.returncode != 0:
+        raise ValueError("this clone has no remote 'origin'; say REPO=https://github.com/owner/name")
+    return of_remote(asked.stdout)
 
 
 def files() -> list[Path]:
@@ -69,10 +103,11 @@ def rewrite(text: str, old: str, new: str) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Change the address of the repository everywhere.")
-    parser.add_argument("address", help="https://github.com/owner/name")
-    new = parser.parse_args(arguments).address.rstrip("/")
+    parser.add_argument("address", nargs="?", help="https://github.com/owner/name; default: that of origin")
+    given = parser.parse_args(arguments).address
     old = repository_address()
     try:
+        new = given.rstrip("/") if given else origin()
         spellings(new)
     except ValueError as error:
         parser.error(str(error))

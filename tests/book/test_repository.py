@@ -41,7 +41,11 @@ def test_one_command_changes_the_address_everywhere(tmp_path):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
-    command = [sys.executable, tmp_path / "tools" / "set_address.py", "https://github.com/Some-One/else"]
+    command = [sys.executable, tmp_path / "tools" / "set_address.py"]
+    without = subprocess.run(command, capture_output=True, text=True)
+    assert without.returncode != 0 and "say REPO=" in without.stderr
+    origin = "git@github.com:Some-One/else.git"
+    subprocess.run(["git", "remote", "add", "origin", origin], cwd=tmp_path, check=True)
     subprocess.run(command, check=True, capture_output=True)
 
     owner = notebook_cells.repository_address().split("/")[-2]
@@ -86,6 +90,27 @@ def test_config_names_the_address_and_the_branch():
 def test_what_is_no_address_is_refused(wrong):
     with pytest.raises(ValueError, match="wanted: https://github.com/owner/name"):
         set_address.spellings(wrong)
+
+
+@pytest.mark.parametrize(
+    ("remote", "address"),
+    [
+        ("https://github.com/owner/name", "https://github.com/owner/name"),
+        ("https://github.com/owner/name.git\n", "https://github.com/owner/name"),
+        ("https://x-access-token:abc@github.com/owner/na.me.git", "https://github.com/owner/na.me"),
+        ("git@github.com:own-er/name.git", "https://github.com/own-er/name"),
+        ("ssh://git@github.com/owner/name", "https://github.com/owner/name"),
+    ],
+)
+def test_the_address_of_a_clone_is_that_of_its_origin(remote, address):
+    assert set_address.of_remote(remote) == address
+    set_address.spellings(address)
+
+
+@pytest.mark.parametrize("remote", ["/srv/course.git", "https://example.org/owner/name.git", "git@github.com:name.git"])
+def test_an_origin_elsewhere_is_refused_and_says_what_to_do(remote):
+    with pytest.raises(ValueError, match="say REPO=https://github.com/owner/name"):
+        set_address.of_remote(remote)
 
 
 def test_requirements_are_exact_and_fit_the_ranges():
