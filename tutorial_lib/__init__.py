@@ -9,8 +9,22 @@ Start here::
     strange = study.shift("photographs")
 """
 
-from tutorial_lib.studies import load_study
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tutorial_lib.studies import load_study
 
 __all__ = ["__version__", "load_study"]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """PyTorch is imported when a study is asked for: ``--help`` should not take seconds."""
+    if name == "load_study":
+        from tutorial_lib.studies import load_study
+
+        return load_study
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,55 +1,61 @@
-"""The command line: ``python -m tutorial_lib COMMAND``.
-
-A command lives beside what it commands. Each module named in ``COMMANDS`` has a function
-``register(subparsers)`` that adds its sub-parsers and sets ``run``, a function of the parsed arguments that
-returns the exit status, as their default. It imports what is slow inside ``run``.
-"""
+"""The command line: ``python -m tutorial_lib COMMAND``. The commands are the modules of `tutorial_lib.commands`."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
+import os
 import sys
 from collections.abc import Sequence
 
 from tutorial_lib import __version__
-from tutorial_lib.data.errors import DataDamaged, DataUnavailable
-from tutorial_lib.training.checkpoints import CheckpointError
+from tutorial_lib.commands import benchmark, data, experiments, train
+from tutorial_lib.storage import Damaged
 
-COMMANDS: tuple[str, ...] = (
-    "tutorial_lib.data.command",
-    "tutorial_lib.training.command",
-    "tutorial_lib.runs.command",
-    "tutorial_lib.benchmarks.command",
-)
+COMMANDS = (data, train, experiments, benchmark)
 
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line, with every command registered."""
     root = argparse.ArgumentParser(
-        prog="python -m tutorial_lib", description="Uncertainty at inference in neural networks: the course's tools."
+        prog="python -m tutorial_lib",
+        description="Uncertainty at inference in neural networks: the course's tools.",
+        epilog="Exit status: 0 if it did what was asked, 1 if something that it needs is missing, damaged or in the way, "
+        "2 if there is no such command, option or name.",
     )
     root.add_argument("--version", action="version", version=f"tutorial_lib {__version__}")
     subparsers = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name in COMMANDS:
-        importlib.import_module(name).register(subparsers)
+    for command in COMMANDS:
+        command.register(subparsers)
     return root
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status.
 
-    0: it did what was asked; 1: something that it needs is missing or damaged; 2: no such command or option.
+    0: it did what was asked; 1: something that it needs is missing, damaged or in the way; 2: no such command, option
+    or name; 130: stopped by Ctrl+C; 141: nobody reads what it prints any more.
     """
     parsed = parser().parse_args(arguments)
     try:
-        return int(parsed.run(parsed))
-    except (DataUnavailable, DataDamaged, CheckpointError) as error:
-        print(error, file=sys.stderr)
+        status = int(parsed.run(parsed))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader has seen enough: `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it closes it
+        return 141
+    except (Damaged, OSError) as error:
+        print(_in_one_line(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+
+
+def _in_one_line(error: BaseException) -> str:
+    """What went wrong and with which file; an error of ours says it itself."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,42 @@
-"""Files that are there whole or not at all, and locks between processes."""
+"""Files that are there whole or not at all, locks between processes, and where what can be made again is kept."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["locked", "replacing", "write_atomically"]
+import filelock
+
+__all__ = ["Damaged", "cache_folder", "locked", "md5", "replacing", "set_aside", "sweep", "write_atomically"]
+
+_PART = ".part"
+
+
+class Damaged(RuntimeError):
+    """A file is there, but cannot be read or is not what its name says; the message names it and says what to do."""
+
+
+def cache_folder() -> Path:
+    """``TUTORIAL_CACHE``, default ``tutorial_lib`` in ``XDG_CACHE_HOME`` (``~/.cache``): absolute, not necessarily there."""
+    chosen = os.environ.get("TUTORIAL_CACHE")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # The XDG specification has relative paths ignored.
+    return (home if home.is_absolute() else Path.home() / ".cache") / "tutorial_lib"
 
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
     """A temporary file beside ``path`` that takes its place when the block ends well, and is gone when it does not.
 
-    A reader, a kill or a power cut meets the old file or the new one, never half of either.
+    A reader, a kill or a power cut meets the old file or the new one, never half of either. What a kill leaves of the
+    temporary file is removed by `sweep`.
 
-    >>> import tempfile
     >>> target = Path(tempfile.mkdtemp()) / "folder" / "file.txt"
     >>> with replacing(target) as temporary:
     ...     _ = temporary.write_text("whole")
@@ -25,14 +45,24 @@ def replacing(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_PART, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
     try:
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())  # the name must not reach the disk before the content
+        temporary.chmod(0o666 & ~_umask())  # mkstemp lets nobody else read
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """What a new file is not allowed; it can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def write_atomically(path: Path | str, content: bytes) -> None:
@@ -41,28 +71,51 @@ def write_atomically(path: Path | str, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def sweep(path: Path | str) -> None:
+    """Remove what killed processes have left of their work on ``path``. Only for who holds the lock of that work."""
+    path = Path(path)
+    for part in path.parent.glob(f".{path.name}.*{_PART}"):
+        with suppress(FileNotFoundError):
+            part.unlink()
+
+
+def set_aside(path: Path | str) -> Path:
+    """Move a damaged file out of the way of a new one; returns its new place, ``NAME.damaged`` with a number if needed."""
+    path = Path(path)
+    number, aside = 1, path.with_name(path.name + ".damaged")
+    while aside.exists():
+        number, aside = number + 1, path.with_name(f"{path.name}.damaged{number + 1}")
+    path.replace(aside)
+    return aside
+
+
 @contextmanager
 def locked(path: Path | str, wait: bool = True) -> Iterator[bool]:
     """Hold the lock named ``path`` during the block; yields whether it is held.
 
-    The lock goes with the process, however that ends. Where files have no locks (Windows) it yields True at once: then
-    two processes may do the same work, and `replacing` keeps its result whole.
+    The lock goes with the process, however that ends.
 
     Args:
-        path: an empty file, made if need be and left behind.
+        path: an empty file, made if need be and removed by who has held it; only a kill leaves it behind.
         wait: wait for another holder; otherwise yield False if there is one.
     """
-    try:
-        import fcntl
-    except ImportError:
-        yield True
-        return
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=-1 if wait else 0)
+    except filelock.Timeout:
+        yield False
+        return
+    try:
         yield True
+    finally:
+        with suppress(OSError):  # Windows removes no open file
+            path.unlink()  # while it is held: whoever waits for it sees that it is gone, and makes another
+        lock.release()
+
+
+def md5(path: Path | str) -> str:
+    """MD5 of a file's content, hexadecimal: what data sets are published with. Not for secrets."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -9,10 +9,14 @@ ImageSet('digits': 1,797 images of 1x8x8, 10 classes)
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from tutorial_lib.data.catalogue import DATASETS
 from tutorial_lib.data.errors import DataDamaged, DataUnavailable
-from tutorial_lib.data.images import ImageSet, as_float, check_images
 from tutorial_lib.data.registry import DataSet, load_part, suggestion
+
+if TYPE_CHECKING:
+    from tutorial_lib.data.images import ImageSet, as_float, check_images
 
 __all__ = [
     "DATASETS",
@@ -24,6 +28,15 @@ __all__ = [
     "check_images",
     "load_images",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What needs PyTorch is imported when it is asked for: a list of data sets should not take seconds."""
+    if name in ("ImageSet", "as_float", "check_images"):
+        from tutorial_lib.data import images
+
+        return getattr(images, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def load_images(name: str, split: str | None = None, complete: bool = False) -> ImageSet:

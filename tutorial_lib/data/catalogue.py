@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,8 +28,10 @@ from tutorial_lib.data.formats import (
     read_tarred_images,
     read_zipped_images,
 )
-from tutorial_lib.data.images import ImageSet
 from tutorial_lib.data.registry import Content, DataSet, Part
+
+if TYPE_CHECKING:
+    from tutorial_lib.data.images import ImageSet
 
 __all__ = ["DATASETS"]
 

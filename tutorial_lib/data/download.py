@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import sys
@@ -16,6 +15,7 @@ from tqdm.auto import tqdm
 
 from tutorial_lib.data.errors import DataDamaged
 from tutorial_lib.storage import locked
+from tutorial_lib.storage import md5 as md5_of
 
 __all__ = ["fetch", "unzip"]
 
@@ -49,7 +49,7 @@ def fetch(url: str, path: Path | str, md5: str, attempts: int = 5, pause: float 
     path = Path(path)
     part = path.with_name(path.name + ".part")
     with locked(path.with_name(path.name + ".lock")):
-        if path.exists() and _md5(path) == md5:
+        if path.exists() and md5_of(path) == md5:
             return path
         in_vain, at_first = 0, _size(part)
         while True:
@@ -65,7 +65,7 @@ def fetch(url: str, path: Path | str, md5: str, attempts: int = 5, pause: float 
                     kept = f"; {_size(part):,} bytes are kept in {part}, the same command goes on from there"
                     raise OSError(f"{url}: {error}{kept if _size(part) else ''}") from error
                 time.sleep(pause * 2**in_vain)
-        found = _md5(part)
+        found = md5_of(part)
         if found != md5:
             part.unlink()
             raise DataDamaged(
@@ -119,8 +119,3 @@ def unzip(archive: Path, folder: Path) -> None:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -10,12 +10,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from torch.nn.functional import avg_pool2d
+from typing import TYPE_CHECKING
 
-from tutorial_lib.data.images import ImageSet
-from tutorial_lib.data.resize import LUMA
+import numpy as np
+
+if TYPE_CHECKING:
+    from tutorial_lib.data.images import ImageSet
 
 __all__ = ["digits", "photographs"]
 
@@ -31,7 +31,10 @@ def digits() -> ImageSet:
     >>> digits()
     ImageSet('digits': 1,797 images of 1x8x8, 10 classes)
     """
-    from sklearn.datasets import load_digits  # scikit-learn takes longer to import than everything else here
+    import torch  # it and scikit-learn take longer to import than everything else here
+    from sklearn.datasets import load_digits
+
+    from tutorial_lib.data.images import ImageSet
 
     bunch = load_digits()
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
@@ -60,7 +63,12 @@ def photographs(size: int = 8, channels: int = 1, patch: int | None = None) -> I
     >>> photographs()
     ImageSet('photographs': 520 images of 1x8x8, 2 classes)
     """
+    import torch
     from sklearn.datasets import load_sample_image
+    from torch.nn.functional import avg_pool2d
+
+    from tutorial_lib.data.images import ImageSet
+    from tutorial_lib.data.resize import LUMA
 
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, got {channels}")

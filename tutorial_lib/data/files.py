@@ -1,25 +1,20 @@
 """Where data lie on this machine, and whether they are what was published.
 
 The folder is the environment variable ``TUTORIAL_DATA``; without it, ``data`` inside the cache folder
-(``TUTORIAL_CACHE``, default ``~/.cache/tutorial_lib``). Inside it, data sets lie as torchvision lays them out.
+(``TUTORIAL_CACHE``, see `tutorial_lib.storage.cache_folder`). Inside it, data sets lie as torchvision lays them out.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tutorial_lib.data.errors import DataDamaged
+from tutorial_lib.storage import cache_folder, md5
 
 __all__ = ["DataFile", "cache_folder", "data_folder", "data_folder_said", "md5_of"]
-
-
-def cache_folder() -> Path:
-    """``TUTORIAL_CACHE``, default ``~/.cache/tutorial_lib``: absolute, not necessarily there."""
-    return Path(os.environ.get("TUTORIAL_CACHE") or Path.home() / ".cache" / "tutorial_lib").expanduser().absolute()
 
 
 def data_folder() -> Path:
@@ -42,8 +37,7 @@ def md5_of(path: Path) -> str:
     stat = path.stat()
     key = (str(path.absolute()), stat.st_size, stat.st_mtime_ns)
     if key not in _known_sums:
-        with path.open("rb") as stream:
-            _known_sums[key] = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        _known_sums[key] = md5(path)
     return _known_sums[key]
 
 

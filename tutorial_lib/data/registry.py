@@ -12,15 +12,16 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tutorial_lib.data.errors import DataDamaged, DataUnavailable
 from tutorial_lib.data.files import DataFile, data_folder_said
-from tutorial_lib.data.images import ImageSet
+
+if TYPE_CHECKING:
+    from tutorial_lib.data.images import ImageSet
 
 __all__ = ["Content", "DataSet", "Part", "load_part", "suggestion", "unavailable"]
 
@@ -142,6 +143,10 @@ def unavailable(data_set: DataSet, split: str | None, complete: bool = False) ->
 
 def load_part(data_set: DataSet, split: str | None = None, complete: bool = False) -> ImageSet:
     """Images of one split; see :func:`tutorial_lib.data.load_images`, which this does the work of."""
+    import torch  # only here: what is on this machine can be said without it
+
+    from tutorial_lib.data.images import ImageSet
+
     if split is not None and split not in data_set.splits:
         raise ValueError(f"{data_set.name} has no split {split!r}{suggestion(split, data_set.splits)}")
     candidates = UNSEEN_FIRST if split is None else (split,)
@@ -151,9 +156,9 @@ def load_part(data_set: DataSet, split: str | None = None, complete: bool = Fals
     paths, note = part.verified()
     try:
         content = part.read(paths)
-    except DataDamaged:
+    except (DataDamaged, MemoryError):
         raise
-    except (OSError, KeyError, ValueError, EOFError) as error:  # a file that nobody published a sum of
+    except Exception as error:  # a file that nobody published a sum of: damage shows in many ways
         raise DataDamaged(
             f"{', '.join(map(str, paths))} cannot be read as {data_set.name}: {error}; get it again"
         ) from error

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 from torch import nn
 
+from tutorial_lib.data.registry import suggestion
 from tutorial_lib.models.base import Classifier, Normalize
 from tutorial_lib.models.densenet import densenet_backbone
 from tutorial_lib.models.lenet import FEATURE_WIDTH as LENET_WIDTH
@@ -58,7 +58,5 @@ def build(
     elif name == "densenet_bc_100_12":
         backbone, feature_width = densenet_backbone(channels, depth=100, growth=12)
     else:
-        close = difflib.get_close_matches(name, NETWORKS, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"unknown network {name!r}; there are {', '.join(NETWORKS)}.{hint}")
+        raise ValueError(f"there is no network {name!r}{suggestion(name, NETWORKS)}")
     return Classifier(normalize, backbone, feature_width, num_classes)

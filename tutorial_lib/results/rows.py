@@ -18,12 +18,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from tutorial_lib.storage import replacing
+
+if TYPE_CHECKING:
+    import torch
 
 RESULTS = Path(__file__).resolve().parents[1] / "experiments" / "results"
 
@@ -167,6 +169,8 @@ _KINDS = {"value": float, "seconds": float, "seed": int, "n": int}  # the others
 
 def provenance(command: str, device: torch.device | str = "cpu") -> Provenance:
     """Describe this run: the command as a reader would type it, the commit, the versions and the device."""
+    import torch  # only here: rows can be read without it
+
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
     try:
         versions["tutorial_lib"] = metadata.version("tutorial_lib")
@@ -278,6 +282,8 @@ def _commit() -> str:
 
 
 def _describe(device: torch.device | str) -> str:
+    import torch
+
     device = torch.device(device)
     if device.type == "cuda":
         return f"cuda: {torch.cuda.get_device_name(device)}"

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tutorial_lib.data.files import cache_folder
 from tutorial_lib.reproducible import source_hash
 from tutorial_lib.results.rows import read_arrays, write_arrays
-from tutorial_lib.storage import locked
+from tutorial_lib.storage import cache_folder, locked, set_aside, sweep
 
 _ANSWERING = ("data", "models", "gradients", "studies.py", "training")  # what features depend on
 
@@ -33,7 +32,7 @@ def cached_arrays(
         request: JSON values that decide the answer: study, network, seed, images, label.
         compute: makes the answer.
 
-    A file that cannot be read is only a cache: it is made again.
+    A file that cannot be read is only a cache: it is set aside, with a warning that names it, and made again.
     """
     belongs = [kind, dict(request), source_hash(*_ANSWERING)]
     key = hashlib.sha256(json.dumps(belongs, sort_keys=True).encode()).hexdigest()[:16]
@@ -41,8 +40,11 @@ def cached_arrays(
     found = _read(path)
     if found is None:
         with locked(path.with_suffix(".lock")):
+            sweep(path)
             found = _read(path)  # it may have come while this process waited
             if found is None:
+                if path.exists():
+                    warnings.warn(f"{path} cannot be read; kept as {set_aside(path).name}, made again", stacklevel=2)
                 found = dict(compute())
                 write_arrays(path, found)
     return found
@@ -51,5 +53,5 @@ def cached_arrays(
 def _read(path: Path) -> dict[str, np.ndarray] | None:
     try:
         return read_arrays(path)
-    except (FileNotFoundError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except Exception:  # absent, or damaged in one of many ways
         return None

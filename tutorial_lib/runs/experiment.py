@@ -7,12 +7,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from tutorial_lib.results.rows import Measurement, Row
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Cell", "CellResult", "Experiment", "Measurement", "Settings"]
 

@@ -1,25 +1,68 @@
-"""The experiments by name."""
+"""The experiments by name, and what can be said of them without importing them."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 from tutorial_lib.data.registry import suggestion
-from tutorial_lib.runs.experiment import Experiment
 
-#: Names of the experiments; each is ``EXPERIMENT`` in the module of its name.
-EXPERIMENTS: tuple[str, ...] = (
-    "what_is_uncertainty",
-    "gradients_as_features",
-    "anomaly_detection",
-    "gradcon_class",
-    "gradcon_condition",
-    "severity",
-    "out_of_distribution",
-    "calibration",
-    "introspective_recognition",
-    "introspective_ood",
-)
+if TYPE_CHECKING:
+    from tutorial_lib.runs.experiment import Experiment
+
+__all__ = ["EXPERIMENTS", "STUDIES", "Summary", "experiment_named"]
+
+
+class Summary(NamedTuple):
+    """Title and studies of an experiment, the same as its module says."""
+
+    title: str
+    studies: tuple[str, ...]
+
+
+#: The experiments; each is ``EXPERIMENT`` in the module of its name.
+EXPERIMENTS: Mapping[str, Summary] = {
+    "what_is_uncertainty": Summary(
+        "confidence on the known and on the unknown; the 1-D example", ("digits", "mnist", "cifar10", "toy")
+    ),
+    "gradients_as_features": Summary(
+        "Which way gradient norms point: larger or smaller for strangers, by label, loss, network and seed",
+        ("digits", "mnist", "cifar10", "svhn"),
+    ),
+    "anomaly_detection": Summary(
+        "how far do a plane through the normal images, and brightness alone, get? (chapter 5)",
+        ("digits", "mnist", "cifar10"),
+    ),
+    "gradcon_class": Summary(
+        "which images are not of the one class that was learned? (chapters 5 and 6)",
+        ("digits", "mnist", "cifar10", "mnist_full", "cifar10_full"),
+    ),
+    "gradcon_condition": Summary(
+        "under which conditions was this image taken? (chapter 6)", ("digits", "cifar10", "cure_tsr", "cifar10_full")
+    ),
+    "severity": Summary(
+        "how ill is ill: severity from healthy images alone, and severity bins as contrastive labels (chapter 7)",
+        ("digits", "mnist", "pneumonia_mnist", "olives"),
+    ),
+    "out_of_distribution": Summary(
+        "which images are none of those the network was trained for? (chapter 8)",
+        ("digits", "mnist", "cifar10", "svhn"),
+    ),
+    "calibration": Summary(
+        "is a network right as often as it says, also when images get worse? (chapter 11)",
+        ("cifar10", "svhn", "mnist", "digits"),
+    ),
+    "introspective_recognition": Summary(
+        "does a second look help under corruption? (chapter 12)", ("digits", "mnist", "cifar10", "svhn")
+    ),
+    "introspective_ood": Summary(
+        "are strangers easier to see at a second look? (chapter 13)", ("digits", "mnist", "cifar10", "svhn")
+    ),
+}
+
+#: Every study that some experiment runs on.
+STUDIES: tuple[str, ...] = tuple(dict.fromkeys(study for summary in EXPERIMENTS.values() for study in summary.studies))
 
 
 def experiment_named(name: str) -> Experiment:

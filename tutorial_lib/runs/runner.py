@@ -6,10 +6,12 @@ not depend on how many others ran beside it.
 
 from __future__ import annotations
 
+import importlib.util
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import joblib
 import torch
@@ -50,6 +52,8 @@ def run(
 ) -> list[Outcome]:
     """Compute and store every cell that the store lacks; one that fails does not stop the others.
 
+    Neither does one whose worker is killed (for its memory, say): the others go on, and it is tried once more, alone.
+
     Args:
         experiment: whose cells they are.
         cells: the grid.
@@ -67,6 +71,9 @@ def run(
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    missing_packages = check_backend(backend)
+    if missing_packages:
+        raise ModuleNotFoundError(missing_packages)
     if jobs < 1 or threads < 1:
         raise ValueError(f"jobs and threads must be at least 1, got {jobs} and {threads}")
     outcomes: list[Outcome] = []
@@ -77,29 +84,44 @@ def run(
                 store.read(cell)
                 continue
             except DamagedCell as error:
-                outcomes.append(Outcome(cell, "repaired", f"{error} (moved to {store.set_aside(cell).name})"))
+                outcomes.append(Outcome(cell, "repaired", f"{error} (now {store.set_aside(cell).name})"))
         missing.append(cell)
     bar = tqdm(
         total=len(cells), initial=len(cells) - len(missing), desc=experiment.name, unit="cell", disable=not progress
     )
-    with _parallel(backend, scheduler, jobs) as parallel:
+
+    def tasks(chosen: Sequence[Cell], wait: bool) -> list[Any]:
+        return [
+            joblib.delayed(compute_cell)(experiment, cell, store.folder, command, _device(device, i), threads, wait)
+            for i, cell in enumerate(chosen)
+        ]
+
+    def ended(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        bar.set_postfix_str(outcome.cell.label)
+        bar.update()
+
+    with _parallel(backend, scheduler, jobs) as parallel, bar:
         for wait in (False, True):  # cells that another process holds come last, when there is nothing else to do
-            tasks = (
-                joblib.delayed(compute_cell)(experiment, cell, store.folder, command, _device(device, i), threads, wait)
-                for i, cell in enumerate(missing)
-            )
-            held = []
-            for outcome in parallel(tasks):
-                if outcome.state == "busy":
-                    held.append(outcome.cell)
-                    continue
-                outcomes.append(outcome)
-                bar.set_postfix_str(outcome.cell.label)
-                bar.update()
-            missing = held
-            if not missing:
-                break
-    bar.close()
+            busy: list[Cell] = []
+            while missing:
+                heard: set[str] = set()
+                try:
+                    for outcome in parallel(tasks(missing, wait)):
+                        heard.add(outcome.cell.key)
+                        if outcome.state == "busy":
+                            busy.append(outcome.cell)
+                        else:
+                            ended(outcome)
+                    break
+                except _worker_killed():
+                    unheard = [cell for cell in missing if cell.key not in heard]
+                    # Every worker goes with one that was killed. Who was at work has left its lock behind.
+                    suspects = [cell for cell in unheard if cell not in store and store.lock_path(cell).exists()]
+                    for cell in suspects:
+                        ended(parallel.alone(tasks([cell], True)[0], cell))
+                    missing = [cell for cell in unheard if cell not in suspects]
+            missing = busy
     return outcomes
 
 
@@ -113,6 +135,7 @@ def compute_cell(
         with locked(store.lock_path(cell), wait) as mine:
             if not mine:
                 return Outcome(cell, "busy")
+            store.sweep(cell)
             if cell in store:
                 return Outcome(cell, "there")
             torch.set_num_threads(threads)
@@ -123,9 +146,8 @@ def compute_cell(
             made = {"experiment": cell.experiment, "study": cell.study, "seed": cell.seed, "seconds": seconds}
             rows = [Row.of(measured, source, **made) for measured in result.measurements]
             store.write(cell, rows, dict(result.arrays))
-            store.lock_path(cell).unlink(missing_ok=True)
     except Exception as error:  # whatever it is, the other cells go on and the caller is told
-        return Outcome(cell, "failed", f"{type(error).__name__}: {error}")
+        return Outcome(cell, "failed", " ".join(f"{type(error).__name__}: {error}".split()))
     finally:
         torch.set_num_threads(threads_before)
     return Outcome(cell, "done")
@@ -136,6 +158,13 @@ def _device(device: str, index: int) -> str:
     return f"cuda:{index % count}" if count > 1 else device
 
 
+def check_backend(backend: str) -> str:
+    """What is missing for a backend, and how to get it; empty if nothing is."""
+    if backend == "dask" and not all(importlib.util.find_spec(name) for name in ("dask", "distributed")):
+        return "the dask backend needs two packages that are not here: pip install dask distributed"
+    return ""
+
+
 class _parallel:
     """Context manager: a function from joblib tasks to their results as they come."""
 
@@ -144,16 +173,12 @@ class _parallel:
 
     def __enter__(self) -> _parallel:
         if self.backend == "dask":
-            try:
-                from distributed import Client
-            except ImportError:
-                raise ModuleNotFoundError(
-                    "the dask backend needs dask: pip install 'tutorial-lib[distributed]'"
-                ) from None
+            from distributed import Client
+
             self.client = (
                 Client(self.scheduler, timeout="30s")
                 if self.scheduler
-                else Client(n_workers=self.jobs, threads_per_worker=1)
+                else Client(n_workers=self.jobs, threads_per_worker=1, dashboard_address=None)
             )
             self.context = joblib.parallel_config("dask", client=self.client)
         else:
@@ -163,12 +188,33 @@ class _parallel:
         self.context.__enter__()
         return self
 
-    def __call__(self, tasks: Iterator[object]) -> Iterator[Outcome]:
+    def __call__(self, tasks: Iterable[Any]) -> Iterator[Outcome]:
         if self.backend == "processes" and self.jobs == 1:  # here, without the start of another process
-            return (function(*args, **kwargs) for function, args, kwargs in tasks)  # type: ignore[misc]
+            return (function(*args, **kwargs) for function, args, kwargs in tasks)
         return joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="all")(tasks)
+
+    def alone(self, task: Any, cell: Cell) -> Outcome:
+        """Once more, with no other cell beside it that could be the one to blame."""
+        try:
+            [outcome] = joblib.Parallel()([task])
+            return outcome
+        except _worker_killed():
+            why = "its worker was killed twice, the second time with no other cell beside it; is there memory enough?"
+            return Outcome(cell, "failed", why)
 
     def __exit__(self, *exception: object) -> None:
         self.context.__exit__(*exception)
         if self.backend == "dask":
             self.client.close()
+
+
+def _worker_killed() -> tuple[type[BaseException], ...]:
+    """What joblib raises when a worker has gone without an answer."""
+    from joblib.externals.loky.process_executor import BrokenProcessPool, TerminatedWorkerError
+
+    kinds: list[type[BaseException]] = [TerminatedWorkerError, BrokenProcessPool]
+    if not check_backend("dask"):
+        from distributed import KilledWorker
+
+        kinds.append(KilledWorker)
+    return tuple(kinds)

@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import json
 import os
-import time
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from tutorial_lib.data.files import cache_folder
 from tutorial_lib.results.rows import Row
 from tutorial_lib.runs.experiment import Cell
-from tutorial_lib.storage import replacing
+from tutorial_lib.storage import Damaged, cache_folder, replacing, set_aside, sweep
 
 _RECORD = "record.json"  # beside the arrays; no array can have this name
 
 
-class DamagedCell(RuntimeError):
+class DamagedCell(Damaged):
     """A cell file cannot be read, or is not what its name says."""
 
 
@@ -53,6 +50,10 @@ class CellStore:
     def __contains__(self, cell: Cell) -> bool:
         return self.path(cell).exists()
 
+    def count(self, experiment: str, study: str) -> int:
+        """How many cells of an experiment on a study are there, whatever their seeds and settings."""
+        return sum(1 for _ in (self.folder / experiment / study).glob("*.npz"))
+
     def write(self, cell: Cell, rows: Sequence[Row], arrays: dict[str, np.ndarray]) -> None:
         """Store a cell. An existing one is replaced in one step."""
         if _RECORD in arrays:
@@ -71,7 +72,9 @@ class CellStore:
         """
         found, rows, arrays = self._open(self.path(cell))
         if found != cell.as_json():
-            raise DamagedCell(f"{self.path(cell)} holds another cell than its name says; delete it and run again")
+            raise DamagedCell(
+                f"{self.path(cell)} holds another cell than its name says; `run` sets it aside and makes it again"
+            )
         return rows, arrays
 
     def rows(self, experiment: str, study: str | None = None) -> Iterator[Row | DamagedCell]:
@@ -84,9 +87,11 @@ class CellStore:
 
     def set_aside(self, cell: Cell) -> Path:
         """Move a damaged file out of the way, so that the cell can be computed again; returns its new place."""
-        aside = self.path(cell).with_suffix(f".damaged{time.time_ns()}")
-        self.path(cell).replace(aside)
-        return aside
+        return set_aside(self.path(cell))
+
+    def sweep(self, cell: Cell) -> None:
+        """Remove what killed processes have left of a cell. Only for who holds its lock."""
+        sweep(self.path(cell))
 
     def _open(self, path: Path) -> tuple[dict[str, object], list[Row], dict[str, np.ndarray]]:
         try:
@@ -96,7 +101,8 @@ class CellStore:
             return record["cell"], [Row(**columns) for columns in record["rows"]], arrays
         except FileNotFoundError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:  # one wrong byte shows as an error of zlib, zipfile, NumPy, JSON or Python's parser
+            said = " ".join(str(error).split())
             raise DamagedCell(
-                f"{path} is damaged ({type(error).__name__}: {error}); delete it and run again"
+                f"{path} cannot be read ({type(error).__name__}: {said}); `run` sets it aside and makes it again"
             ) from error

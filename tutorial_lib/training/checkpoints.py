@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tutorial_lib.storage import write_atomically
+from tutorial_lib.storage import Damaged, write_atomically
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(Damaged):
     """A checkpoint is missing, damaged, or belongs to something else."""
 
 

@@ -8,6 +8,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from tutorial_lib.commands.options import above_zero, checked_device, device, positive
+
 __all__ = ["register"]
 
 
@@ -27,25 +29,24 @@ def register(subparsers: Any) -> None:
     command.add_argument(
         "--quick",
         action="store_true",
-        help="two networks and small batches, two minutes; writes no files unless --out is given",
+        help="two networks and small batches, two minutes",
     )
-    command.add_argument("--threads", type=int, default=None, metavar="N", help="CPU threads (default: torch's choice)")
-    command.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     command.add_argument(
-        "--seconds", type=float, default=None, metavar="S", help="time for each comparison (default 20; quick: 2)"
+        "--threads", type=positive, default=None, metavar="N", help="CPU threads (default: torch's choice)"
+    )
+    command.add_argument("--device", type=device, default="cpu", metavar="D", help="cpu or cuda (default cpu)")
+    command.add_argument(
+        "--seconds", type=above_zero, default=None, metavar="S", help="time for each comparison (default 20; quick: 2)"
     )
     command.add_argument(
         "--networks", nargs="+", metavar="NAME", help="resnet18 resnet20 small_cnn densenet_bc_100_12 (default: all)"
     )
-    command.add_argument("--batches", nargs="+", type=int, metavar="N", help="batch sizes (default 1 8 32 128)")
+    command.add_argument("--batches", nargs="+", type=positive, metavar="N", help="batch sizes (default 1 8 32 128)")
     command.add_argument("--only-memory", action="store_true", help="measure peak memory and no times")
     command.add_argument("--no-memory", action="store_true", help="leave out peak memory")
-    command.add_argument(
-        "--out",
-        type=Path,
-        metavar="FOLDER",
-        help="where to write the table and the picture (default: the library's own results)",
-    )
+    keep = command.add_mutually_exclusive_group()
+    keep.add_argument("--out", type=Path, metavar="FOLDER", help="write the rows and the picture into this folder")
+    keep.add_argument("--save", action="store_true", help="write them into the library's own results")
     command.set_defaults(run=_run, error=command.error)
 
 
@@ -60,16 +61,12 @@ def _run(arguments: argparse.Namespace) -> int:
     from tutorial_lib.plots import use_style
     from tutorial_lib.results.rows import write_rows
 
-    device = torch.device(arguments.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        arguments.error("torch sees no CUDA device; leave --device out to measure on the CPU")
+    device = torch.device(checked_device(arguments.device, arguments.error))
     for name in arguments.networks or ():
         if arguments.name == "gradcon":
             arguments.error("--networks is for gradients; gradcon measures the published autoencoder")
         if name not in CLASSIFIERS:
             arguments.error(f"unknown network {name!r}; there are {', '.join(CLASSIFIERS)}")
-    if min([*(arguments.batches or [1]), arguments.threads or 1]) < 1:
-        arguments.error("batches must be positive, and so must the threads")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     if arguments.name == "gradcon":
@@ -88,7 +85,7 @@ def _run(arguments: argparse.Namespace) -> int:
         warnings.simplefilter("ignore")  # what other libraries have to say about their hooks
         rows = list(gradients.run(plan, source, device, say=lambda text: print(text, flush=True)))
     print(gradients.table(rows))
-    out = arguments.out or (None if arguments.quick else gradients.RESULTS)
+    out = gradients.RESULTS if arguments.save else arguments.out
     if out is not None:
         use_style()
         kept = write_rows(out / f"gradients_{device.type}.csv", rows)
@@ -110,7 +107,7 @@ def _gradcon(arguments: argparse.Namespace, device: Any) -> int:
     print(f"{source.device}; {source.versions}", flush=True)
     rows = list(gradcon.run(plan, source, device, say=lambda text: print(text, flush=True)))
     print(gradcon.table(rows))
-    out = arguments.out or (None if arguments.quick else gradcon.RESULTS)
+    out = gradcon.RESULTS if arguments.save else arguments.out
     if out is not None:
         write_rows(out / f"gradcon_{device.type}.csv", rows)
         print(f"wrote {out / f'gradcon_{device.type}.csv'}")
@@ -125,7 +122,7 @@ def _source(device: Any) -> Any:
 
     from tutorial_lib.results.rows import provenance
 
-    words = sys.argv[1:]
+    words = [word for word in sys.argv[1:] if word != "--save"]
     if "--out" in words:  # where the rows were written is no part of what made them
         at = words.index("--out")
         del words[at : at + 2]

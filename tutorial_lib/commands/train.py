@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
+
+from tutorial_lib.commands.options import natural
 
 __all__ = ["register"]
 
@@ -18,7 +21,9 @@ def register(subparsers: Any) -> None:
     )
     command.add_argument("study", help="digits, mnist, cifar10, svhn")
     command.add_argument("--network", help="lenet, resnet20, resnet18, ... (default: the study's own)")
-    command.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (default 0)")
+    command.add_argument(
+        "--seed", type=natural, default=0, metavar="N", help="of weights, order and augmentation (default 0)"
+    )
     command.add_argument("--ship", action="store_true", help="put it among the weights that come with the library, too")
     command.set_defaults(run=run, error=command.error)
 
@@ -39,7 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.ship:
         shipped = shipped_file(study, network, arguments.seed)
         if shipped.exists():
-            arguments.error(f"{shipped} is there already; delete it to ship another")
+            print(f"{shipped} is there already; delete it to ship another", file=sys.stderr)
+            return 1
         command = f"python -m tutorial_lib train {study.name} --network {network} --seed {arguments.seed} --ship"
         print(f"wrote {ship(study, network, arguments.seed, command)}")
     return 0

@@ -105,14 +105,14 @@ def register(subparsers: Any) -> None:
         metavar="NAME",
         help="fetch a data set through torchvision (needs the internet)",
     )
-    command.set_defaults(run=run)
+    command.set_defaults(run=run, error=command.error)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what ``python -m tutorial_lib data`` was asked to."""
     for name in [*arguments.names, *arguments.download]:
         if name not in DATASETS:
-            raise DataUnavailable(f"there is no data set {name!r}{suggestion(name, DATASETS)}")
+            arguments.error(f"there is no data set {name!r}{suggestion(name, DATASETS)}")
     for name in arguments.download:
         download(DATASETS[name])
     names = list(dict.fromkeys([*arguments.names, *arguments.download])) or list(DATASETS)

@@ -1,0 +1,64 @@
+"""Values of options that several commands take, refused in the same words by all of them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+__all__ = ["above_zero", "checked_device", "device", "natural", "positive"]
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    return _whole(text, 1)
+
+
+def natural(text: str) -> int:
+    """A whole number from 0 on."""
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f"must be a whole number from {least} on, got {text}")
+    return value
+
+
+def above_zero(text: str) -> float:
+    """A number above 0, below infinity."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
+    return value
+
+
+def device(text: str) -> str:
+    """``cpu``, ``cuda`` or ``cuda:N``."""
+    kind, _, index = text.partition(":")
+    if text != "cpu" and (kind != "cuda" or (":" in text and not index.isdecimal())):
+        raise argparse.ArgumentTypeError(f"must be cpu, cuda or cuda:N, got {text}")
+    return text
+
+
+def checked_device(asked: str | None, error: Callable[[str], None]) -> str:
+    """The device asked for, or the best there is; ``error`` is told when PyTorch does not see it."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked is None:
+        return "cuda" if count else "cpu"
+    if asked.startswith("cuda") and int(asked.partition(":")[2] or 0) >= count:
+        seen = (
+            f"torch sees {count} CUDA device{'' if count == 1 else 's'} here"
+            if count
+            else "torch sees no CUDA device here"
+        )
+        error(f"argument --device: {asked} was asked for, but {seen}")
+    return asked
