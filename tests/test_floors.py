@@ -32,7 +32,7 @@ FLOORS = [
     "figures",
     "explore",
     "benchmarks",
-    "command __main__",  # and every module called command: the program and its parts know everybody
+    "commands __main__",  # the program and its parts know everybody
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names.split()}
 DRAWING = ("matplotlib", "tutorial_lib.plots")
@@ -61,8 +61,8 @@ INNER = {(module, other) for module, found in IMPORTS.items() for other in found
 
 
 def room(module: str) -> str:
-    """The package or loose module of the library that a module belongs to; commands are a room of their own."""
-    return "command" if module.endswith(".command") else (module.split(".") + ["__main__"])[1]
+    """The package or loose module of the library that a module belongs to."""
+    return (module.split(".") + ["__main__"])[1]
 
 
 def test_every_room_has_a_floor_and_contributors_are_told():

@@ -114,8 +114,8 @@ def test_command(tmp_path, capsys, monkeypatch):
     "arguments, message",
     [
         (["--networks", "vgg"], "unknown network 'vgg'; there are resnet18, resnet20"),
-        (["--batches", "zero"], "invalid int value: 'zero'"),
-        (["--batches", "0"], "batches must be positive"),
+        (["--batches", "zero"], "must be a whole number from 1 on, got zero"),
+        (["--batches", "0"], "must be a whole number from 1 on, got 0"),
     ],
 )
 def test_bad_arguments_are_said(arguments, message, capsys):

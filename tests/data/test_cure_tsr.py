@@ -92,7 +92,7 @@ def test_the_experiment_runs_on_such_files(tmp_path, monkeypatch):
     monkeypatch.setitem(experiment.RECIPES, "cure_tsr", experiment.ConditionRecipe(epochs=20, images=100, width=0.1))
     cell = experiment.cells("cure_tsr", [0])[1]
     result = experiment.compute(cell, torch.device("cpu"))
-    found = {(m.method, m.condition): m.value for m in result.measurements if m.metric == "auroc"}
+    found = {(m.series, m.condition): m.value for m in result.measurements if m.metric == "auroc"}
     assert len(found) == 3 * 8 * 5
     assert found["cae_grad/recon", "haze/5"] == found["cae_grad/recon", "noise/5"]  # the same pixels here
     assert {m.n for m in result.measurements if m.metric == "auroc"} == {24}

@@ -13,7 +13,8 @@ import pytest
 import torchvision.datasets
 
 from tutorial_lib.__main__ import main
-from tutorial_lib.data import DATASETS, DataUnavailable, command
+from tutorial_lib.commands import data as command
+from tutorial_lib.data import DATASETS, DataUnavailable
 from tutorial_lib.data.catalogue import _archive, _torchvision
 
 
@@ -93,8 +94,10 @@ def test_naming_a_missing_data_set_is_a_failure(folder, capsys):
 
 def test_a_wrong_name_is_guessed(folder, capsys):
     for arguments in (["data", "cifr10"], ["data", "--download", "cifr10"]):
-        assert main(arguments) == 1
-        assert capsys.readouterr().err == "there is no data set 'cifr10'; did you mean 'cifar10'?\n"
+        with pytest.raises(SystemExit) as exit_:
+            main(arguments)
+        assert exit_.value.code == 2
+        assert "there is no data set 'cifr10'; did you mean 'cifar10'?\n" in capsys.readouterr().err
 
 
 def test_unknown_command_and_no_command(capsys):

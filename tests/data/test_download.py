@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from tutorial_lib.data import DATASETS, DataDamaged, DataUnavailable, command, load_images
+from tutorial_lib.commands import data as command
+from tutorial_lib.data import DATASETS, DataDamaged, DataUnavailable, load_images
 from tutorial_lib.data.catalogue import _archive
 from tutorial_lib.data.download import fetch
 from tutorial_lib.data.files import DataFile

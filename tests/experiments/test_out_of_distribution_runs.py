@@ -117,9 +117,8 @@ def test_two_processes_share_the_grid(tmp_path, undisturbed):
 
 
 def test_a_cluster_of_two_gives_the_same_rows(tmp_path, undisturbed, monkeypatch):
-    distributed = pytest.importorskip(
-        "distributed", reason="the dask backend is an extra: pip install 'tutorial-lib[distributed]'"
-    )
+    import distributed
+
     monkeypatch.setenv("TUTORIAL_CACHE", str(tmp_path))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:

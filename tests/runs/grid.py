@@ -1,10 +1,12 @@
-"""A small experiment for the engine's tests: real arithmetic, can be slowed to be killed, and told to fail."""
+"""A small experiment for the engine's tests: real arithmetic, can be slowed to be killed, told to fail, and told to kill its worker."""
 
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +22,12 @@ def cells(study: str, seeds: Sequence[int]) -> list[Cell]:
 def compute(cell: Cell, device: torch.device) -> CellResult:
     if os.environ.get("GRID_FAIL") == cell.settings["method"]:
         raise ArithmeticError("told to fail")
+    if os.environ.get("GRID_KILL") == cell.settings["method"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    method, _, mark = os.environ.get("GRID_KILL_ONCE", "").partition(" ")
+    if method == cell.settings["method"] and not Path(mark).exists():
+        Path(mark).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(float(os.environ.get("GRID_SECONDS", "0")))
     sample = torch.randn(1000, generator=torch.Generator().manual_seed(cell.seed)).to(device)
     value = {"mean": sample.mean(), "spread": sample.std(), "largest": sample.max()}[cell.settings["method"]]

@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from tutorial_lib.commands.options import above_zero, checked_device, device, positive
+from tutorial_lib.commands.options import checked_device, device, not_negative, positive
 
 __all__ = ["register"]
 
@@ -36,7 +36,11 @@ def register(subparsers: Any) -> None:
     )
     command.add_argument("--device", type=device, default="cpu", metavar="D", help="cpu or cuda (default cpu)")
     command.add_argument(
-        "--seconds", type=above_zero, default=None, metavar="S", help="time for each comparison (default 20; quick: 2)"
+        "--seconds",
+        type=not_negative,
+        default=None,
+        metavar="S",
+        help="time for each comparison (default 20; quick: 2)",
     )
     command.add_argument(
         "--networks", nargs="+", metavar="NAME", help="resnet18 resnet20 small_cnn densenet_bc_100_12 (default: all)"

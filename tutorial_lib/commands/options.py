@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-__all__ = ["above_zero", "checked_device", "device", "natural", "positive"]
+__all__ = ["checked_device", "device", "natural", "not_negative", "positive"]
 
 
 def positive(text: str) -> int:
@@ -28,14 +28,14 @@ def _whole(text: str, least: int) -> int:
     return value
 
 
-def above_zero(text: str) -> float:
-    """A number above 0, below infinity."""
+def not_negative(text: str) -> float:
+    """A number from 0 on, below infinity."""
     try:
         value = float(text)
     except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number from 0 on, got {text}")
     return value
 
 

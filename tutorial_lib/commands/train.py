@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         study = load_study(arguments.study)
         network = arguments.network or study.network
-        model = study.classifier(network, arguments.seed, progress=True)
+        model = study.classifier(network, arguments.seed, progress=sys.stderr.isatty())
     except ValueError as error:
         arguments.error(str(error))
     print(f"{network} on {study.name}, seed {arguments.seed}: test accuracy {accuracy(model, study.test):.4f}")

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import platform
+import struct
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -253,14 +255,23 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     """Read what :func:`write_arrays` wrote. Pickled objects are refused.
 
+    Every array is checked against its checksum, and their number against the one at the end of the file, which NumPy
+    does not look at: a damaged directory would lose an array without a word.
+
     Raises:
         FileNotFoundError: the experiment has not been run.
+        Exception: what zlib, zipfile or NumPy say of a damaged file.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no results at {path}; run the experiment '{path.stem}' to make them")
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+        file.seek(-22, os.SEEK_END)  # the end record of a ZIP archive without a comment
+        signature, _, _, _, count = struct.unpack("<4s4H", file.read(12))
+        if signature != b"PK\5\6" or count != len(arrays):
+            raise ValueError(f"{len(arrays)} arrays were found, {count} were written")
+        return arrays
 
 
 def _commit() -> str:

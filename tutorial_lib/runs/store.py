@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tutorial_lib.results.rows import Row
+from tutorial_lib.results.rows import Row, read_arrays
 from tutorial_lib.runs.experiment import Cell
 from tutorial_lib.storage import Damaged, cache_folder, replacing, set_aside, sweep
 
@@ -95,8 +95,7 @@ class CellStore:
 
     def _open(self, path: Path) -> tuple[dict[str, object], list[Row], dict[str, np.ndarray]]:
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
+            arrays = read_arrays(path)
             record = json.loads(arrays.pop(_RECORD).tobytes())
             return record["cell"], [Row(**columns) for columns in record["rows"]], arrays
         except FileNotFoundError:
