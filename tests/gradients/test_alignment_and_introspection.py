@@ -31,7 +31,7 @@ def cosines(model: nn.Module, images: Tensor, reference: dict[str, Tensor], loss
 @pytest.mark.parametrize("form", ["gram", "direct"])
 @pytest.mark.parametrize("name", [*CONVOLUTIONS, *LAYERS])
 def test_alignment_of_every_layer(name, form, monkeypatch):
-    monkeypatch.setattr("tutorial_lib.gradients.rules.conv.gram_is_cheaper", lambda **costs: form == "gram")
+    monkeypatch.setattr("tutorial_lib.gradients.rules.correlation.gram_is_cheaper", lambda **costs: form == "gram")
     monkeypatch.setattr("tutorial_lib.gradients.rules.linear.gram_is_cheaper", lambda **costs: form == "gram")
     model, shape = (CONVOLUTIONS[name], (2, 9, 7)) if name in CONVOLUTIONS else LAYERS[name]
     torch.manual_seed(0)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tutorial_lib.gradients import FallbackWarning, alignment, contrast_squared_norms, squared_norms
-from tutorial_lib.gradients.engine import ChunkSizes
-from tutorial_lib.gradients.rules.base import parts
+from tutorial_lib.gradients import alignment, contrast_squared_norms, squared_norms
+from tutorial_lib.gradients._chunks import ChunkSizes
+from tutorial_lib.gradients.rules._arithmetic import parts
 from tutorial_lib.models import build
 
 
@@ -72,7 +72,7 @@ def test_many_labels_come_together_and_a_few_images_at_a_time(monkeypatch):
     model[1].register_forward_hook(lambda module, inputs, output: batches.append(len(output)))
     for images_at_once in (4, 1, 0.5):  # half an image: five of its ten labels
         batches.clear()
-        monkeypatch.setattr("tutorial_lib.gradients.engine.SMALL_BLOCKS", int(images_at_once * 10 * 8 * 64 * 8))
+        monkeypatch.setattr("tutorial_lib.gradients._engine.SMALL_BLOCKS", int(images_at_once * 10 * 8 * 64 * 8))
         assert one_by_one.relative_error(contrast_squared_norms(model, images), whole) < 1e-9
         assert batches == [1, *[max(1, int(images_at_once))] * (12 // max(1, int(images_at_once)))]
 
@@ -159,9 +159,9 @@ class Windows(nn.Module):
 
 @pytest.mark.parametrize("samples", [1, 2, 3, 4])
 def test_samples_folded_into_windows(samples):
-    """No axis holds the samples alone: the parameters of that layer take the fallback, and the norms are exact."""
+    """No axis holds the samples alone, but which entries belong to one is known."""
     torch.manual_seed(0)
-    one_by_one.assert_exact(one_by_one.randomised(Windows()), torch.randn(samples, 8, 4), fallback=True)
+    one_by_one.assert_exact(one_by_one.randomised(Windows()), torch.randn(samples, 8, 4))
 
 
 def test_alignment_in_chunks(model, images):
@@ -188,8 +188,3 @@ def test_on_a_gpu(model, images):
     assert squared_norms(on_gpu, images.cuda())[0].is_cuda
     one = contrast_squared_norms(on_gpu, images[:2])
     assert one_by_one.relative_error(one, contrast_squared_norms(model, images[:2])) < 1e-9
-
-
-def test_fallback_is_not_silent(images):
-    with pytest.warns(FallbackWarning, match="inner"):
-        squared_norms(one_by_one.randomised(Windows()), torch.randn(3, 8, 4))

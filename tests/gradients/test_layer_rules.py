@@ -10,8 +10,8 @@ from torch import nn
 
 from tutorial_lib.gradients import contrast_squared_norms, squared_norms
 from tutorial_lib.gradients.rules import cost
-from tutorial_lib.gradients.rules.base import squared_sum
-from tutorial_lib.gradients.rules.conv import Correlation
+from tutorial_lib.gradients.rules._arithmetic import squared_sum
+from tutorial_lib.gradients.rules.correlation import Correlation
 from tutorial_lib.gradients.rules.linear import OuterProducts
 
 
@@ -148,7 +148,7 @@ def test_embedding_and_parameters_used_by_themselves(settings):
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_both_forms_of_a_convolution(name, form, monkeypatch):
     """The cost function chooses only speed: either form is exact for every convolution."""
-    monkeypatch.setattr("tutorial_lib.gradients.rules.conv.gram_is_cheaper", lambda **costs: form == "gram")
+    monkeypatch.setattr("tutorial_lib.gradients.rules.correlation.gram_is_cheaper", lambda **costs: form == "gram")
     monkeypatch.setattr("tutorial_lib.gradients.rules.linear.gram_is_cheaper", lambda **costs: form == "gram")
     torch.manual_seed(0)
     one_by_one.assert_exact(one_by_one.randomised(CONVOLUTIONS[name]), torch.randn(3, 2, 9, 7), single=False)
@@ -184,7 +184,7 @@ def test_scratch_memory_does_not_change_the_norms(monkeypatch):
         products.squared_norms(),
     ]
     for size in (1, 40_000):
-        monkeypatch.setattr("tutorial_lib.gradients.rules.base.SCRATCH_BYTES", size)
+        monkeypatch.setattr("tutorial_lib.gradients.rules._arithmetic.SCRATCH_BYTES", size)
         parts = [
             correlation.squared_norms(),
             correlation.dense(),
@@ -320,7 +320,7 @@ def test_half_precision_network():
 @pytest.mark.parametrize("form", ["gram", "direct"])
 def test_all_labels_at_once(name, form, monkeypatch):
     """Every class as the label, in one backward pass, equals one label after the other."""
-    monkeypatch.setattr("tutorial_lib.gradients.rules.conv.gram_is_cheaper", lambda **costs: form == "gram")
+    monkeypatch.setattr("tutorial_lib.gradients.rules.correlation.gram_is_cheaper", lambda **costs: form == "gram")
     monkeypatch.setattr("tutorial_lib.gradients.rules.linear.gram_is_cheaper", lambda **costs: form == "gram")
     torch.manual_seed(0)
     model, images = one_by_one.randomised(CONVOLUTIONS[name]).double(), torch.randn(3, 2, 9, 7).double()

@@ -10,8 +10,8 @@ and a rule from `rules` turns what it hears at a layer, the input and the output
 the backward pass starts. Derived by hand in chapter 4.
 """
 
+from tutorial_lib.gradients._engine import FallbackWarning
 from tutorial_lib.gradients.alignment import alignment
-from tutorial_lib.gradients.engine import FallbackWarning
 from tutorial_lib.gradients.introspection import introspective_features
 from tutorial_lib.gradients.norms import contrast_squared_norms, squared_norms
 from tutorial_lib.gradients.targets import n_ones

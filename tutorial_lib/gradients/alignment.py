@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from tutorial_lib.gradients.engine import ask
-from tutorial_lib.gradients.guards import Network, checked_images
+from tutorial_lib.gradients._engine import per_sample
+from tutorial_lib.gradients._network import Network, checked_images
 from tutorial_lib.gradients.losses import Loss, output_gradient
-from tutorial_lib.gradients.rules import SampleGradients
+from tutorial_lib.gradients.rules import PerSampleGradients
 from tutorial_lib.gradients.targets import Label, check_length
 
 
@@ -65,14 +65,15 @@ def alignment(
             )
         if not tensor.isfinite().all():
             raise ValueError(f"the reference for {name} holds NaN or infinite values")
-        length = tensor.double().norm()
-        directions[name] = (tensor.double() / torch.where(length > 0, length, 1.0)).to(parameters[name])
+        precise = tensor.to(torch.cdouble if tensor.is_complex() else torch.double)
+        length = precise.norm()
+        directions[name] = (precise / torch.where(length > 0, length, 1.0)).to(parameters[name])
 
-    def moments(name: str, gradients: SampleGradients) -> Tensor:
+    def moments(name: str, gradients: PerSampleGradients) -> Tensor:
         return torch.stack(gradients.moments(directions[name]), dim=-1)
 
     images = checked_images(images, network)
     check_length(label, len(images))
-    answers = ask(network, images, tuple(reference), moments, output_gradient(label, loss), memory_budget)
-    inner, squared = answers.values.squeeze(1).unbind(-1)
+    found = per_sample(network, images, tuple(reference), moments, output_gradient(label, loss), memory_budget)
+    inner, squared = found.values.squeeze(1).unbind(-1)
     return torch.where(squared > 0, inner / squared.sqrt(), 0.0).clamp(-1, 1).to(images.device)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tutorial_lib.gradients.guards import Network, checked_images, run
+from tutorial_lib.gradients._network import Network, checked_images, run
 
 
 def introspective_features(model: nn.Module, images: Tensor, loss: str = "ce") -> Tensor:

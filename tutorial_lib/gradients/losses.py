@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from tutorial_lib.gradients.engine import Cotangent, OutputGradient
+from tutorial_lib.gradients._start import Cotangent, OutputGradient
 from tutorial_lib.gradients.targets import Label, target
 
 Loss = str | Callable[..., Tensor]

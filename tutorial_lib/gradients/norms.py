@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from tutorial_lib.gradients.engine import ask
-from tutorial_lib.gradients.guards import Network, checked_images
+from tutorial_lib.gradients._engine import per_sample
+from tutorial_lib.gradients._network import Network, checked_images
 from tutorial_lib.gradients.losses import Loss, contrast_gradient, output_gradient
-from tutorial_lib.gradients.rules import Formed, SampleGradients
+from tutorial_lib.gradients.rules import Materialized, PerSampleGradients
 from tutorial_lib.gradients.targets import Label, check_length
 
 
@@ -60,8 +60,8 @@ def squared_norms(
     names = network.names(parameters)
     images = checked_images(images, network)
     check_length(label, len(images))
-    answers = ask(network, images, names, _squared_norms, output_gradient(label, loss), memory_budget)
-    return (answers.values * answers.scale.square()).squeeze(1).to(images.device), names
+    found = per_sample(network, images, names, _squared_norms, output_gradient(label, loss), memory_budget)
+    return (found.values * found.scale.square()).squeeze(1).to(images.device), names
 
 
 def contrast_squared_norms(
@@ -93,10 +93,10 @@ def contrast_squared_norms(
     network = Network.inspect(model)
     names = network.names(parameters)
     images = checked_images(images, network)
-    answers = ask(network, images, names, _squared_norms, contrast_gradient(loss), memory_budget, many_labels=True)
-    return (answers.values * answers.scale.square()).to(images.device)
+    found = per_sample(network, images, names, _squared_norms, contrast_gradient(loss), memory_budget, many_labels=True)
+    return (found.values * found.scale.square()).to(images.device)
 
 
-def _squared_norms(name: str, gradients: SampleGradients) -> Tensor | Formed:
-    """The question of this module."""
+def _squared_norms(name: str, gradients: PerSampleGradients) -> Tensor | Materialized:
+    """The statistic of this module."""
     return gradients.condensed()

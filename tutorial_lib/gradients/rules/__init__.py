@@ -1,4 +1,4 @@
-"""One rule a kind of layer: how to read a sample's gradient, or only its norm, off the layer's input and output gradient."""
+"""One rule a kind of layer: how to read a sample's gradient, or only its norm, off the layer's activations and backprops."""
 
 from __future__ import annotations
 
@@ -8,23 +8,37 @@ import torch
 import torch.nn.functional as F
 
 from tutorial_lib.gradients.rules import affine
-from tutorial_lib.gradients.rules.base import (
-    Alone,
-    Formed,
-    SampleGradients,
-    Unsupported,
-    Use,
-    joined,
-    squared_norms_of_vectors,
-)
+from tutorial_lib.gradients.rules._arithmetic import joined
 from tutorial_lib.gradients.rules.batchnorm import BatchNorm
 from tutorial_lib.gradients.rules.conv import Convolution, TransposedConvolution
 from tutorial_lib.gradients.rules.embedding import Embedding
-from tutorial_lib.gradients.rules.linear import Linear
+from tutorial_lib.gradients.rules.layer_call import LayerCall, Unsupported
+from tutorial_lib.gradients.rules.linear import Linear, RightProduct
+from tutorial_lib.gradients.rules.per_sample import (
+    Folded,
+    Materialized,
+    PerSampleGradients,
+    SingleGradient,
+    Total,
+    squared_norms_of_vectors,
+)
+from tutorial_lib.gradients.rules.shared import Shared
 
-__all__ = ["RULES", "Alone", "Formed", "SampleGradients", "Unsupported", "Use", "joined", "squared_norms_of_vectors"]
+__all__ = [
+    "RULES",
+    "Folded",
+    "LayerCall",
+    "Materialized",
+    "PerSampleGradients",
+    "Shared",
+    "SingleGradient",
+    "Total",
+    "Unsupported",
+    "joined",
+    "squared_norms_of_vectors",
+]
 
-RULES: dict[Callable, Callable[..., Use]] = {
+RULES: dict[Callable, Callable[..., LayerCall]] = {
     F.linear: Linear,
     F.conv1d: Convolution,
     F.conv2d: Convolution,
@@ -38,10 +52,8 @@ RULES: dict[Callable, Callable[..., Use]] = {
     F.instance_norm: affine.instance_norm,
     F.rms_norm: affine.rms_norm,
     F.embedding: Embedding,
-    torch.mul: affine.multiply,
-    torch.Tensor.mul: affine.multiply,
-    torch.add: affine.add,
-    torch.Tensor.add: affine.add,
-    torch.Tensor.expand: affine.expand,
+    torch.matmul: RightProduct,
+    torch.Tensor.matmul: RightProduct,
+    torch.Tensor.__matmul__: RightProduct,
 }
 """The torch function that a rule stands for."""

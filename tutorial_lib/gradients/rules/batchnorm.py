@@ -15,11 +15,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tutorial_lib.gradients.rules.base import Formed, SampleGradients, Unsupported, Use, precise
+from tutorial_lib.gradients.rules._arithmetic import precise
+from tutorial_lib.gradients.rules.layer_call import LayerCall, Unsupported
+from tutorial_lib.gradients.rules.per_sample import Materialized, PerSampleGradients
 
 
-class BatchNorm(Use):
+class BatchNorm(LayerCall):
     """``torch.nn.functional.batch_norm`` with ``training=False``."""
+
+    images = samples_first = True
 
     def __init__(
         self,
@@ -49,21 +53,21 @@ class BatchNorm(Use):
 
     def backward(
         self, x: Tensor, g: Tensor, needs_input_gradient: bool
-    ) -> tuple[Tensor | None, dict[str, SampleGradients]]:
-        x, g = precise(x), precise(g)
+    ) -> tuple[Tensor | None, dict[str, PerSampleGradients]]:
+        half, x, g = g.dtype, precise(x), precise(g)
         entries, channels = g.shape[:2]
         labels = entries // x.shape[0]
         gx, dscale, dshift = (self._one_label if labels == 1 else self._all_labels)(x, g, needs_input_gradient)
-        return gx, {
-            "weight": Formed(dscale.view(entries, channels), labels),
-            "bias": Formed(dshift.view(entries, channels), labels),
+        return None if gx is None else gx.to(half), {
+            "weight": Materialized(dscale.view(entries, channels), labels),
+            "bias": Materialized(dshift.view(entries, channels), labels),
         }
 
     def _one_label(self, x: Tensor, g: Tensor, needs_input_gradient: bool) -> tuple[Tensor | None, Tensor, Tensor]:
         images, channels = x.shape[:2]
         one_image = (1, images * channels, -1)
         scale, mean, variance = (
-            torch.cat([vector] * images) for vector in (self.parameters["weight"], self.mean, self.variance)
+            torch.cat([vector.to(x.dtype)] * images) for vector in (self.parameters["weight"], self.mean, self.variance)
         )
         unused = scale.new_empty(0)  # where batch statistics would be
         gx, dscale, dshift = torch.ops.aten.native_batch_norm_backward.default(
@@ -84,10 +88,13 @@ class BatchNorm(Use):
         """Both sums of all labels as one product for a channel, (x̂, 1) Gᵀ, sample by sample."""
         samples, channels = x.shape[:2]
         x, by_sample = x.reshape(samples, channels, -1), g.reshape(samples, len(g) // samples, channels, -1)
-        inverse = (self.variance + self.eps).rsqrt().unsqueeze(1)
-        slope = self.parameters["weight"].unsqueeze(1) * inverse
+        weight, mean, variance = (
+            vector.to(x.dtype) for vector in (self.parameters["weight"], self.mean, self.variance)
+        )
+        inverse = (variance + self.eps).rsqrt().unsqueeze(1)
+        slope = weight.unsqueeze(1) * inverse
         normalised_and_one = x.new_ones(samples, channels, 2, x.shape[2])
-        torch.mul(x - self.mean.unsqueeze(1), inverse, out=normalised_and_one[:, :, 0])
+        torch.mul(x - mean.unsqueeze(1), inverse, out=normalised_and_one[:, :, 0])
         sums = g.new_empty(samples, channels, 2, by_sample.shape[1])
         gx = torch.empty_like(by_sample) if needs_input_gradient else None
         for n in range(samples):

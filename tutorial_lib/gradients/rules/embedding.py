@@ -13,10 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tutorial_lib.gradients.rules.base import SampleGradients, Unsupported, Use, precise, squared_sum
+from tutorial_lib.gradients.rules._arithmetic import precise, squared_sum
+from tutorial_lib.gradients.rules.layer_call import LayerCall, Unsupported
+from tutorial_lib.gradients.rules.per_sample import PerSampleGradients
 
 
-class Rows(SampleGradients):
+class Rows(PerSampleGradients):
     """Sums of g (M, T, D) over equal tokens (N, T), in a table of V rows."""
 
     def __init__(self, tokens: Tensor, g: Tensor, rows: int) -> None:
@@ -47,7 +49,7 @@ def _numbers(tokens: Tensor) -> Tensor:
     return torch.arange(len(tokens), device=tokens.device).unsqueeze(1)
 
 
-class Embedding(Use):
+class Embedding(LayerCall):
     """``torch.nn.functional.embedding`` on tokens (N, ...)."""
 
     def __init__(
@@ -71,7 +73,7 @@ class Embedding(Use):
 
     def backward(
         self, x: Tensor, g: Tensor, needs_input_gradient: bool
-    ) -> tuple[Tensor | None, dict[str, SampleGradients]]:
+    ) -> tuple[Tensor | None, dict[str, PerSampleGradients]]:
         tokens = x.reshape(len(x), -1)
         g = g.reshape(len(g), -1, g.shape[-1])
         if self.padding is not None:  # the row of the padding token is constant

@@ -8,8 +8,8 @@ outer products,
 * T = 1: the product has rank one and :math:`|\mathrm{d}W|^2 = |g|^2 |x|^2` (Goodfellow, "Efficient per-example gradient
   computations", 2015).
 * *Direct form*: multiply out G Xᵀ (T·I·O multiplications) and square.
-* *Gram form*: T²·(I + O) multiplications and nothing of the size of W, see `gram` (Li et al., "Large language models can be strong
-  differentially private learners", 2022).
+* *Gram form*, or ghost norm: T²·(I + O) multiplications and nothing of the size of W, see `ghost_norm` (Li et al., "Large language
+  models can be strong differentially private learners", 2022).
 """
 
 from __future__ import annotations
@@ -18,22 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tutorial_lib.gradients.rules.base import (
-    Formed,
-    SampleGradients,
-    Use,
-    autocast,
-    joined,
-    parts,
-    precise,
-    scratch_numbers,
-    squared_sum,
-)
+from tutorial_lib.gradients.rules._arithmetic import autocast, joined, parts, precise, scratch_numbers, squared_sum
 from tutorial_lib.gradients.rules.cost import gram_is_cheaper
-from tutorial_lib.gradients.rules.gram import gram_norms
+from tutorial_lib.gradients.rules.ghost_norm import gram_norms
+from tutorial_lib.gradients.rules.layer_call import LayerCall, Unsupported
+from tutorial_lib.gradients.rules.per_sample import Materialized, PerSampleGradients
 
 
-class OuterProducts(SampleGradients):
+class OuterProducts(PerSampleGradients):
     """dW = sum over t of g_t x_tᵀ.
 
     Args:
@@ -49,7 +41,8 @@ class OuterProducts(SampleGradients):
 
     def dense(self, first: int = 0, last: int | None = None) -> Tensor:
         x, g = self._some(first, last)
-        return torch.bmm(g.reshape(len(x), -1, self.positions), x.mT).view(-1, *self.shape)
+        G = g.reshape(len(x), -1, self.positions)  # (n, L·O, T)
+        return torch.bmm(G, x.mT).view(-1, *self.shape)  # (n·L, O, I)
 
     def squared_norms(self) -> Tensor:
         outputs, inputs = self.shape
@@ -70,7 +63,7 @@ class OuterProducts(SampleGradients):
     def moments(self, reference: Tensor) -> tuple[Tensor, Tensor]:
         if self.positions > min(self.shape):
             return super().moments(reference)  # the gradients are small: form them once for both
-        through = reference.view(self.shape).to(self.x.dtype) @ self.x  # the layer, with the reference as its weight
+        through = reference.reshape(self.shape).to(self.x.dtype) @ self.x  # the layer, with the reference as its weight
         products = self.g.reshape(self.samples, self.labels, -1) * through.reshape(self.samples, 1, -1)
         return products.sum(-1).flatten(), self.squared_norms()
 
@@ -86,7 +79,7 @@ class OuterProducts(SampleGradients):
         )
 
 
-class Linear(Use):
+class Linear(LayerCall):
     """``torch.nn.functional.linear`` on (N, ..., I)."""
 
     def __init__(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
@@ -98,12 +91,50 @@ class Linear(Use):
 
     def backward(
         self, x: Tensor, g: Tensor, needs_input_gradient: bool
-    ) -> tuple[Tensor | None, dict[str, SampleGradients]]:
+    ) -> tuple[Tensor | None, dict[str, PerSampleGradients]]:
         labels = len(g) // len(x)
         gx = g @ self.typed(g.dtype)[0] if needs_input_gradient else None
         X = x.flatten(1, -2) if x.dim() > 2 else x.unsqueeze(1)  # (N, T, I)
         G = g.flatten(1, -2) if g.dim() > 2 else g.unsqueeze(1)  # (M, T, O)
-        gradients: dict[str, SampleGradients] = {"weight": OuterProducts(X.mT, G.mT)}
+        gradients: dict[str, PerSampleGradients] = {"weight": OuterProducts(X.mT, G.mT)}
         if self.parameters["bias"] is not None:
-            gradients["bias"] = Formed(precise(G).sum(1), labels)
+            gradients["bias"] = Materialized(precise(G).sum(1), labels)
         return gx, gradients
+
+
+class RightProduct(LayerCall):
+    """``x @ W``, a linear layer whose weight W (I, O) is the other way round."""
+
+    def __init__(self, input: Tensor, other: Tensor) -> None:
+        if other.dim() != 2 or input.dim() < 2:
+            raise Unsupported("a product that is no linear layer")
+        super().__init__(autocast(input), weight=other)
+        self.free_axes = input.dim() - 1
+
+    def output(self, x: Tensor) -> Tensor:
+        return x @ self.typed(x.dtype)[0]
+
+    def backward(
+        self, x: Tensor, g: Tensor, needs_input_gradient: bool
+    ) -> tuple[Tensor | None, dict[str, PerSampleGradients]]:
+        gx = g @ self.typed(g.dtype)[0].mT if needs_input_gradient else None
+        X = x.flatten(1, -2) if x.dim() > 2 else x.unsqueeze(1)  # (N, T, I)
+        G = g.flatten(1, -2) if g.dim() > 2 else g.unsqueeze(1)  # (M, T, O)
+        return gx, {"weight": Transposed(OuterProducts(X.mT, G.mT))}
+
+
+class Transposed(PerSampleGradients):
+    """The gradients of a transposed matrix."""
+
+    def __init__(self, gradients: PerSampleGradients) -> None:
+        self.gradients = gradients
+        self.samples, self.labels, self.shape = gradients.samples, gradients.labels, gradients.shape[::-1]
+
+    def dense(self, first: int = 0, last: int | None = None) -> Tensor:
+        return self.gradients.dense(first, last).mT
+
+    def squared_norms(self) -> Tensor:
+        return self.gradients.squared_norms()
+
+    def moments(self, reference: Tensor) -> tuple[Tensor, Tensor]:
+        return self.gradients.moments(reference.mT)

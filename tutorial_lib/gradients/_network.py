@@ -23,6 +23,7 @@ class Network:
     module: nn.Module
     parameters: dict[str, nn.Parameter]
     buffers: list[Tensor]  # that a forward pass may change
+    statistics: list[Tensor]  # that it leaves alone
 
     @classmethod
     def inspect(cls, module: nn.Module) -> Network:
@@ -31,6 +32,7 @@ class Network:
             raise TypeError(f"model must be a torch.nn.Module, got {type(module).__name__}")
         parameters: dict[int, tuple[str, nn.Parameter]] = {}
         buffers: list[Tensor] = []
+        statistics: list[Tensor] = []
         seen: set[nn.Module] = set()
         todo = [("", module)]
         while todo:  # as `named_modules`, whose nested generators take longer than a small network's forward pass
@@ -56,11 +58,11 @@ class Network:
             for name, parameter in part._parameters.items():
                 if parameter is not None:
                     parameters.setdefault(id(parameter), (prefix + name, parameter))
-            if part._buffers and not batch_norm:  # which leaves its own alone in evaluation mode
-                buffers += [buffer for buffer in part._buffers.values() if buffer is not None]
+            if part._buffers:  # batch normalisation leaves its own alone in evaluation mode
+                (statistics if batch_norm else buffers).extend(b for b in part._buffers.values() if b is not None)
         if not parameters:
             raise ValueError(f"{type(module).__name__} has no parameters, so there are no gradients to look at")
-        return cls(module, dict(parameters.values()), buffers)
+        return cls(module, dict(parameters.values()), buffers, statistics)
 
     @property
     def device(self) -> torch.device:
@@ -68,7 +70,9 @@ class Network:
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(iter(self.parameters.values())).dtype
+        """Of the images: that of the first parameter of real numbers."""
+        dtypes = [p.dtype for p in self.parameters.values()]
+        return next((dtype for dtype in dtypes if dtype.is_floating_point), dtypes[0].to_real())
 
     def names(self, wanted: Sequence[str] | None) -> tuple[str, ...]:
         """The parameters' names, or those that are wanted."""
@@ -88,26 +92,33 @@ class Network:
         """The network as a function, and its parameters, with stand-ins that require gradients for the frozen ones.
 
         A stand-in shares its parameter's memory and takes its place during a call; ``requires_grad`` itself is not touched.
-        Buffers and random states come back as they were; a network that draws random numbers is refused.
+        Every call finds the buffers as they were, and so do random states and buffers when all is done. A network that draws random
+        numbers, or whose answer changes with what a forward pass leaves in its buffers, is refused.
         """
         stand_ins = {name: nn.Parameter(p.detach()) for name, p in self.parameters.items() if not p.requires_grad}
         devices = {p.device for p in self.parameters.values() if p.is_cuda} if torch.cuda.is_initialized() else set()
         states = _random_states(devices)
-        buffers = [(buffer, buffer._version, buffer.clone()) for buffer in self.buffers]
-        try:
+        remembered = Remembered(self.buffers)
+        last: list[Tensor] = []
+
+        def plain(images: Tensor) -> Any:
             if stand_ins:
-                yield (
-                    lambda images: torch.func.functional_call(self.module, stand_ins, (images,)),
-                    self.parameters | stand_ins,
-                )
-            else:
-                yield self.module, self.parameters
+                return torch.func.functional_call(self.module, stand_ins, (images,))
+            return self.module(images)
+
+        def function(images: Tensor) -> Any:
+            last[:] = [images]
+            remembered.restore()
+            return plain(images)
+
+        done = False
+        try:
+            yield (function if self.buffers else plain if stand_ins else self.module), self.parameters | stand_ins
+            done = True
         finally:
-            with torch.no_grad():
-                for buffer, version, value in buffers:
-                    if buffer._version != version:
-                        buffer.copy_(value)
             drawn = not all(map(torch.equal, states, _random_states(devices)))
+            matters = done and not drawn and remembered.changed() and _differs(plain, last[0][:1], remembered)
+            remembered.restore()
             if drawn:
                 torch.set_rng_state(states[0])
                 for device, state in zip(devices, states[1:], strict=True):
@@ -117,6 +128,40 @@ class Network:
                 "the network draws random numbers in its forward pass, so its gradient is another one each time; "
                 "call model.eval(), or let it return the mean of what it samples"
             )
+        if matters:
+            raise ValueError(
+                "the network's forward pass changes its buffers, and its answer with them, so its gradient is another one each time; "
+                "call model.eval()"
+            )
+
+
+class Remembered:
+    """Buffers as they are now."""
+
+    def __init__(self, buffers: Sequence[Tensor]) -> None:
+        self.buffers = [(buffer, buffer._version, buffer.clone()) for buffer in buffers]
+
+    def changed(self) -> bool:
+        return any(buffer._version != version for buffer, version, _ in self.buffers)
+
+    def restore(self) -> None:
+        with torch.no_grad():
+            for number, (buffer, version, value) in enumerate(self.buffers):
+                if buffer._version != version:
+                    buffer.copy_(value)
+                    self.buffers[number] = (buffer, buffer._version, value)
+
+
+def _differs(network: Callable[[Tensor], Any], image: Tensor, remembered: Remembered) -> bool:
+    """Whether the network's answer depends on what it has left in its buffers."""
+    with torch.no_grad():
+        changed = run(network, image)
+        remembered.restore()
+        first = run(network, image)
+    return not all(
+        torch.allclose(one, other, rtol=100 * torch.finfo(one.dtype).eps if one.is_floating_point() else 0, atol=0)
+        for one, other in zip(first, changed, strict=True)
+    )
 
 
 def _random_states(devices: set[torch.device]) -> list[Tensor]:
@@ -144,7 +189,10 @@ def checked_images(images: Tensor, network: Network) -> Tensor:
 
 def finite(tensor: Tensor) -> bool:
     """Whether all numbers are finite. Their sum tells in one pass, unless it leaves the range itself."""
-    return math.isfinite(tensor.detach().sum().item()) or bool(tensor.isfinite().all())
+    tensor = tensor.detach()
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor.resolve_conj())
+    return math.isfinite(tensor.sum().item()) or bool(tensor.isfinite().all())
 
 
 def run(network: Callable[[Tensor], Any], images: Tensor) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-r"""The Gram form of a squared norm, and when not to believe it.
+r"""The Gram form of a squared norm, the field's "ghost norm", and when not to believe it.
 
 If a gradient is a product G Uᵀ of the output's gradients and the input's patches, at T positions each, then
 
