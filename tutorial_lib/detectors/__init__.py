@@ -1,6 +1,9 @@
 """Detectors: scores that say "this image is strange", all behind one contract.
 
 ``fit`` returns the detector, ``predict`` a float64 array (N,), larger = stranger; see `Detector` for the whole of it.
+`observe` goes through a network once for many detectors; ``predict_from`` takes logits or features that one has already.
+`check_detector` holds a detector of one's own to the contract. For networks of one's own see
+`tutorial_lib.models.as_classifier`.
 
 ==================================  ==================================================  ====================
 looks at                            detectors                                           challenging data
@@ -8,8 +11,11 @@ looks at                            detectors                                   
 logits                              `MSP`, `Entropy`, `MaxLogit`, `Energy`, `ODIN`      none
 penultimate features                `KNN`, `Mahalanobis`, `RelativeMahalanobis`         none
 last layer's gradient               `GradNorm`                                          none
+activations of every layer          `ActivationDensity`                                 none
 gradients of every layer            `GradientSum`, `GradientDensity`                    none
-gradients, logits and features      `GradientFusion`, any `Combination`                 none
+what comes back to every layer      `BackpropDensity`, `LayerDensity`                   none
+several of these                    `ActivationFusion`, `GradientFusion`,               none
+                                    any `Combination`
 stages, with a second stage         `MahalanobisEnsemble`, `LID`                        seen in ``fit``
 gradients, with a second stage      `Purview`                                           seen in ``fit``
 controls of the second stage        `LogitsControl`, `PenultimateControl`,              seen in ``fit``
@@ -23,14 +29,14 @@ next to nothing (controls)          `Brightness`, `Complexity`                  
 """
 
 from tutorial_lib.detectors.base import Detector, NotFittedError, SupervisedDetector
-from tutorial_lib.detectors.combination import Combination, GradientFusion, Tail
+from tutorial_lib.detectors.check import check_detector
+from tutorial_lib.detectors.combination import ActivationFusion, Combination, GradientFusion, Tail
 from tutorial_lib.detectors.controls import ActivationNormsControl, LogitsControl, PenultimateControl
 from tutorial_lib.detectors.deep_svdd import DeepSVDD
 from tutorial_lib.detectors.energy import Energy
 from tutorial_lib.detectors.entropy import Entropy
+from tutorial_lib.detectors.evidence import Evidence, log_squared_norms, observe
 from tutorial_lib.detectors.gradcon import GradCON, GradientAlignment, LatentLoss, ReconstructionError
-from tutorial_lib.detectors.gradient_density import GradientDensity
-from tutorial_lib.detectors.gradient_features import log_squared_norms
 from tutorial_lib.detectors.gradient_sum import GradientSum
 from tutorial_lib.detectors.gradnorm import GradNorm
 from tutorial_lib.detectors.knn import KNN
@@ -40,6 +46,7 @@ from tutorial_lib.detectors.mahalanobis import Mahalanobis
 from tutorial_lib.detectors.mahalanobis_ensemble import MahalanobisEnsemble
 from tutorial_lib.detectors.max_logit import MaxLogit
 from tutorial_lib.detectors.msp import MSP
+from tutorial_lib.detectors.norm_density import ActivationDensity, BackpropDensity, GradientDensity, LayerDensity
 from tutorial_lib.detectors.odin import ODIN
 from tutorial_lib.detectors.one_class import SVDD, OneClassSVM
 from tutorial_lib.detectors.purview import Purview
@@ -54,7 +61,10 @@ __all__ = [
     "MSP",
     "ODIN",
     "SVDD",
+    "ActivationDensity",
+    "ActivationFusion",
     "ActivationNormsControl",
+    "BackpropDensity",
     "Brightness",
     "Combination",
     "Complexity",
@@ -62,6 +72,7 @@ __all__ = [
     "Detector",
     "Energy",
     "Entropy",
+    "Evidence",
     "GradCON",
     "GradNorm",
     "GradientAlignment",
@@ -69,6 +80,7 @@ __all__ = [
     "GradientFusion",
     "GradientSum",
     "LatentLoss",
+    "LayerDensity",
     "LogitsControl",
     "Mahalanobis",
     "MahalanobisEnsemble",
@@ -83,8 +95,10 @@ __all__ = [
     "SupervisedDetector",
     "Tail",
     "Tuned",
+    "check_detector",
     "log_squared_norms",
     "logistic_regression",
+    "observe",
     "stage_features",
     "stage_names",
     "two_layers",

@@ -1,42 +1,45 @@
 """Several unsupervised detectors as one, by how far each score lies in the tail of known images.
 
 Fisher, "Statistical methods for research workers", 1925, section 21.1; the tail probabilities are the conformal
-p-values of Bates et al., "Testing for outliers with conformal p-values", Annals of Statistics 2023. Putting gradients,
-confidence and neighbours together is this course's own.
+p-values of Bates et al., "Testing for outliers with conformal p-values", Annals of Statistics 2023. Putting confidence,
+neighbours and the norms of layers together is this course's own; chapter 8 does it by hand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.base import clone
 from torch import Tensor, nn
 
-from tutorial_lib.detectors.base import Detector, Images, split
+from tutorial_lib.detectors.base import Detector, split_indices
 from tutorial_lib.detectors.energy import Energy
-from tutorial_lib.detectors.gradient_density import GradientDensity
+from tutorial_lib.detectors.evidence import Evidence, Quantity
 from tutorial_lib.detectors.knn import KNN
-from tutorial_lib.detectors.msp import MSP
+from tutorial_lib.detectors.norm_density import ActivationDensity, GradientDensity
+
+__all__ = ["ActivationFusion", "Combination", "GradientFusion", "Tail"]
 
 FEWEST = 20
-
-EXPECTED = 1.0
-"""Mean of -log p of known images, in nats: their p are evenly spread over [0, 1]."""
+"""Images that a tail is measured on, at least."""
 
 
 class Combination(Detector):
-    r"""Fisher's sum :math:`-\sum_i w_i \log p_i` of the tail probabilities p_i of the detectors' scores.
+    r"""Fisher's sum :math:`-\sum_i \log p_i` of the tail probabilities p_i of the detectors' scores, one vote each.
 
     p is the share of known images that score at least as high, see `Tail`. Scores of any unit become comparable, and no
     unknown image is needed. Larger is stranger: an image is strange if one detector is very surprised or several are
     somewhat.
 
     Args:
-        detectors: of the same model, each learning from known images at most.
-        weights: w, one positive number a detector; all 1 if left out, as in Fisher's test. Two detectors that look at
-            the same thing can share one vote.
+        detectors: of the same model, each learning from known images at most. They are copied, and the copies fitted.
+
+    Attributes:
+        detectors_: the copies, after ``fit``.
 
     ``fit(known, reference=train)`` wants known images that the network was not trained on. Two thirds go to the
     detectors' own ``fit``, the last third measures the tails: on images that a detector was fitted to, its scores are
@@ -55,7 +58,7 @@ class Combination(Detector):
     requires_fit = True
     uses_reference = True
 
-    def __init__(self, detectors: Sequence[Detector], weights: Sequence[float] | None = None) -> None:
+    def __init__(self, detectors: Sequence[Detector]) -> None:
         if not detectors:
             raise ValueError("there is nothing to combine: give at least one detector")
         super().__init__(detectors[0].model)
@@ -64,60 +67,54 @@ class Combination(Detector):
                 raise ValueError("all detectors must look at the same model")
             if detector.supervised:
                 raise ValueError(f"{type(detector).__name__} needs challenging images; a combination takes none")
-        weights = [1.0] * len(detectors) if weights is None else list(weights)
-        if len(weights) != len(detectors) or min(weights) <= 0:
-            raise ValueError(f"weights must be {len(detectors)} positive numbers, one a detector, got {weights}")
-        self.detectors = list(detectors)
-        self.weights = weights
-        self._reference: Images | None = None
+        self.detectors = detectors
+        self._forget()
 
-    def _fit_reference(self, images: Tensor, labels: Tensor | None) -> None:
-        self._reference = images if labels is None else (images, labels)
+    def needs(self) -> tuple[Quantity, ...]:
+        return _union(detector.needs() for detector in self.detectors_)
 
-    def _fit(self, images: Tensor, labels: Tensor | None) -> None:
-        fitted, fitted_labels, held_out, _ = split(images, labels, 2 / 3)
+    def needs_to_fit(self) -> tuple[Quantity, ...]:
+        return _union(chain.from_iterable((d.needs_to_fit(), d.needs()) for d in self.detectors_))
+
+    def _reference_needs(self) -> tuple[Quantity, ...]:
+        return _union(detector.needs_to_fit() for detector in self.detectors_ if detector.from_training_images)
+
+    def _forget(self) -> None:
+        super()._forget()
+        self.detectors_: list[Detector] = [clone(detector) for detector in self.detectors]
+        self._trained: list[Detector] = []
+
+    def _fit_reference(self, seen: Evidence) -> None:
+        self._trained = [detector.fit_from(seen) for detector in self.detectors_ if detector.from_training_images]
+
+    def _fit(self, seen: Evidence) -> None:
+        own, held_out = (seen.subset(part) for part in split_indices(len(seen), 2 / 3))
         if len(held_out) < FEWEST:
             raise ValueError(
-                f"the tails need at least {FEWEST} held-out images, a third of known; got {len(images)} in all"
+                f"the tails need at least {FEWEST} held-out images, a third of known; got {len(seen)} in all"
             )
-        own = fitted if fitted_labels is None else (fitted, fitted_labels)
         self._tails = []
-        for detector in self.detectors:
-            trained = detector.from_training_images and self._reference is not None
-            detector.fit(self._reference if trained else own)  # type: ignore[arg-type]
-            self._tails.append(Tail(detector.predict(held_out)))
-        self._reference = None
+        for detector in self.detectors_:
+            if detector not in self._trained:
+                detector.fit_from(own)
+            self._tails.append(Tail(detector.predict_from(held_out)))
 
-    def _surprises(self, images: Tensor) -> NDArray[np.float64]:
-        """-log p of every detector's score, (N, number of detectors)."""
-        return np.stack(
-            [
-                tail.surprise(detector._score(images).double().cpu().numpy())
-                for detector, tail in zip(self.detectors, self._tails, strict=True)
-            ],
-            axis=1,
-        )
+    def _score(self, seen: Evidence) -> Tensor:
+        surprise = np.zeros(len(seen))
+        for detector, tail in zip(self.detectors_, self._tails, strict=True):
+            surprise += tail.surprise(detector._score(seen).double().cpu().numpy())
+        return torch.from_numpy(surprise)
 
-    def _score(self, images: Tensor) -> Tensor:
-        return torch.from_numpy(self._surprises(images) @ np.array(self.weights))
+
+def _union(needs: Iterable[tuple[Quantity, ...]]) -> tuple[Quantity, ...]:
+    return tuple(dict.fromkeys(chain.from_iterable(needs)))
 
 
 class GradientFusion(Combination):
-    r"""Gradients, confidence and neighbours, combined by the tails of their scores:
+    """Gradients, confidence and neighbours: `GradientDensity`, `Energy` and `KNN`, one vote each. Larger is stranger.
 
-    .. math:: \max(0, s_g - 1) + s_c + s_k
-
-    with the surprises :math:`s = -\log p` of `Combination`: :math:`s_g` is the mean over two labels of
-    `GradientDensity`, uniform and all ones; :math:`s_c` that of `Energy` and `MSP`; :math:`s_k` is that of `KNN`.
-    Larger is stranger.
-
-    Gradients give away far shifts (textures, other alphabets, noise) that confidence misses, with p-values out of all
-    proportion. Of near ones (an unseen class) they know little, and there their say would be noise. Hence they have one
-    only beyond the surprise that a known image has on average, 1 nat.
-
-    No unknown image is needed to fit it, but the rule itself was chosen with some in sight: those of LeNets on digits and
-    MNIST and of a ResNet-20 on CIFAR-10. Networks it was not chosen on, such as the ResNet-20 on digits of the experiment
-    ``out_of_distribution``, are the fairer test.
+    Gradients give away far shifts (textures, other alphabets, noise) that confidence misses, confidence near ones (an
+    unseen class) that gradients miss. `ActivationFusion` needs no backward pass and is the one to beat.
 
     Args:
         model: classifier with ``features(images)`` -> (N, D), such as `tutorial_lib.models.Classifier`.
@@ -135,14 +132,33 @@ class GradientFusion(Combination):
     True
     """
 
-    def __init__(self, model: nn.Module, k: int = 10) -> None:
-        gradients = [GradientDensity(model, "uniform", "ce"), GradientDensity(model, "ones", "bce")]
-        super().__init__([*gradients, Energy(model), MSP(model), KNN(model, k)], weights=[0.5, 0.5, 0.5, 0.5, 1])
+    def __init__(self, model: nn.Module | None = None, k: int = 10) -> None:
+        self.k = k
+        super().__init__([GradientDensity(model), Energy(model), KNN(model, k)])
 
-    def _score(self, images: Tensor) -> Tensor:
-        votes = self._surprises(images) * np.array(self.weights)
-        gradients, others = votes[:, :2].sum(axis=1), votes[:, 2:].sum(axis=1)
-        return torch.from_numpy(np.maximum(gradients - EXPECTED, 0) + others)
+
+class ActivationFusion(Combination):
+    """Norms of the layers' outputs, confidence and neighbours: `ActivationDensity`, `Energy` and `KNN`, one vote each.
+
+    Larger is stranger. `GradientFusion` without its backward pass: one forward pass brings everything.
+
+    Args:
+        model, k: as in `GradientFusion`.
+
+    ``fit(known, reference=train)`` as there. Challenging data seen in ``fit``: none.
+
+    >>> from tutorial_lib.models import build
+    >>> _ = torch.manual_seed(0)
+    >>> model = build("lenet", num_classes=3, image_shape=(1, 8, 8))
+    >>> flat, noise = torch.rand(90, 1, 1, 1).repeat(1, 1, 8, 8), torch.rand(90, 1, 8, 8)
+    >>> detector = ActivationFusion(model).fit(flat)
+    >>> bool(detector.predict(noise).mean() > detector.predict(flat).mean())
+    True
+    """
+
+    def __init__(self, model: nn.Module | None = None, k: int = 10) -> None:
+        self.k = k
+        super().__init__([ActivationDensity(model), Energy(model), KNN(model, k)])
 
 
 class Tail:

@@ -5,11 +5,9 @@ If H does as well on these, it was H and the challenging images that did the wor
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from tutorial_lib.detectors.base import penultimate
-from tutorial_lib.detectors.layers import recorded
+from tutorial_lib.detectors.evidence import FEATURES, LOGITS, ActivationNorms, Evidence, Quantity
 from tutorial_lib.detectors.second_stage import SecondStageDetector
 
 
@@ -27,8 +25,11 @@ class LogitsControl(SecondStageDetector):
     True
     """
 
-    def _features(self, images: Tensor) -> Tensor:
-        return self.model(images)
+    def needs(self) -> tuple[Quantity, ...]:
+        return (LOGITS,)
+
+    def _features(self, seen: Evidence) -> Tensor:
+        return seen[LOGITS]
 
 
 class PenultimateControl(SecondStageDetector):
@@ -45,8 +46,11 @@ class PenultimateControl(SecondStageDetector):
     True
     """
 
-    def _features(self, images: Tensor) -> Tensor:
-        return penultimate(self.model, images)
+    def needs(self) -> tuple[Quantity, ...]:
+        return (FEATURES,)
+
+    def _features(self, seen: Evidence) -> Tensor:
+        return seen[FEATURES]
 
 
 class ActivationNormsControl(SecondStageDetector):
@@ -63,15 +67,8 @@ class ActivationNormsControl(SecondStageDetector):
     True
     """
 
-    def _features(self, images: Tensor) -> Tensor:
-        names = [
-            name for name, module in self.model.named_modules() if any(True for _ in module.parameters(recurse=False))
-        ]
-        with recorded(self.model, names, squared_norm) as norms:
-            self.model(images)
-        return torch.stack([norms[name] for name in names if name in norms], dim=1).clamp(min=1e-30).log()
+    def needs(self) -> tuple[Quantity, ...]:
+        return (ActivationNorms(),)
 
-
-def squared_norm(output: Tensor) -> Tensor:
-    """Squared L2 norm of each sample's output, float64 (N,)."""
-    return output.double().flatten(1).square().sum(dim=1)
+    def _features(self, seen: Evidence) -> Tensor:
+        return seen[ActivationNorms()]

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from tutorial_lib.data.images import as_float
-from tutorial_lib.detectors.base import Detector
+from tutorial_lib.detectors.base import Detector, checked
+from tutorial_lib.detectors.evidence import IMAGES, Evidence
 
 __all__ = ["DeepSVDD"]
 
@@ -25,7 +26,7 @@ class DeepSVDD(Detector):
     Args:
         widths: channels of the convolutions.
         size: dimension of the output.
-        epochs, batch_size, learning_rate, weight_decay: of the training with Adam; a tenth of the learning rate for the
+        epochs, training_batch, learning_rate, weight_decay: of the training with Adam; a tenth of the learning rate for the
             last third of the epochs.
         seed: of the initial weights and the order of the images.
 
@@ -45,19 +46,21 @@ class DeepSVDD(Detector):
         widths: tuple[int, ...] = (16, 32),
         size: int = 32,
         epochs: int = 50,
-        batch_size: int = 64,
+        training_batch: int = 64,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-6,
         seed: int = 0,
     ) -> None:
         super().__init__(nn.Identity())  # fit makes the network
-        if epochs < 1:
+        if checked("epochs", epochs) < 1:
             raise ValueError(f"epochs must be at least 1, got {epochs}")
         self.widths, self.size, self.epochs, self.seed = widths, size, epochs, seed
-        self.learning_rate, self.weight_decay, self.training_batch = learning_rate, weight_decay, batch_size
+        self.training_batch = training_batch
+        self.learning_rate = checked("learning_rate", learning_rate, 0, above=True)
+        self.weight_decay = checked("weight_decay", weight_decay, 0)
 
-    def _fit(self, images: Tensor, labels: Tensor | None) -> None:
-        pictures = as_float(images).clone()
+    def _fit(self, seen: Evidence) -> None:
+        pictures = as_float(seen[IMAGES]).clone()
         generator = torch.Generator().manual_seed(self.seed)
         with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
             torch.random.default_generator.manual_seed(self.seed)
@@ -76,8 +79,8 @@ class DeepSVDD(Detector):
                 schedule.step()
         self.model = network.eval()
 
-    def _score(self, images: Tensor) -> Tensor:
-        return (self.model(images) - self._centre).square().sum(1)
+    def _score(self, seen: Evidence) -> Tensor:
+        return (self.model(seen[IMAGES]) - self._centre).square().sum(1)
 
 
 def _network(shape: tuple[int, ...], widths: tuple[int, ...], size: int) -> nn.Sequential:

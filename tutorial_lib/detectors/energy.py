@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from tutorial_lib.detectors.base import Detector
+from tutorial_lib.detectors.base import Detector, checked
+from tutorial_lib.detectors.evidence import LOGITS, Evidence, Quantity
 
 
 class Energy(Detector):
@@ -26,12 +27,12 @@ class Energy(Detector):
     array([-0.693, -0.693])
     """
 
-    def __init__(self, model: nn.Module, temperature: float = 1.0) -> None:
+    def __init__(self, model: nn.Module | None = None, temperature: float = 1.0) -> None:
         super().__init__(model)
-        if temperature <= 0:
-            raise ValueError(f"temperature must be positive, got {temperature}")
-        self.temperature = temperature
+        self.temperature = checked("temperature", temperature, 0, above=True)
 
-    def _score(self, images: Tensor) -> Tensor:
-        logits = self.model(images).double()
-        return -self.temperature * (logits / self.temperature).logsumexp(dim=1)
+    def needs(self) -> tuple[Quantity, ...]:
+        return (LOGITS,)
+
+    def _score(self, seen: Evidence) -> Tensor:
+        return -self.temperature * (seen[LOGITS].double() / self.temperature).logsumexp(dim=1)

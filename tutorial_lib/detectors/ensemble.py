@@ -13,6 +13,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from tutorial_lib.detectors.base import Detector
+from tutorial_lib.detectors.evidence import IMAGES, Evidence
 from tutorial_lib.studies import Study
 from tutorial_lib.training.side_by_side import train_side_by_side
 from tutorial_lib.training.trained import recipe, untrained_classifier
@@ -80,8 +81,8 @@ class EnsembleUncertainty(_Uncertainty):
         if len(model.members) < 2 and score != "entropy":
             raise ValueError("one member cannot disagree with itself; give two or more, or score='entropy'")
 
-    def _score(self, images: Tensor) -> Tensor:
-        return UNCERTAINTIES[self.score](self.model.member_probabilities(images).double())  # type: ignore[operator]
+    def _score(self, seen: Evidence) -> Tensor:
+        return UNCERTAINTIES[self.score](self.model.member_probabilities(seen[IMAGES]).double())  # type: ignore[operator]
 
 
 class DropoutUncertainty(_Uncertainty):
@@ -104,6 +105,7 @@ class DropoutUncertainty(_Uncertainty):
             raise ValueError(f"passes must be 2 or more to disagree, got {passes}")
         self.passes, self.seed = passes, seed
 
-    def _score(self, images: Tensor) -> Tensor:
+    def _score(self, seen: Evidence) -> Tensor:
+        images = seen[IMAGES]
         p = mc_dropout_probabilities(self.model, images, self.passes, self.seed, batch_size=len(images))
         return UNCERTAINTIES[self.score](p)

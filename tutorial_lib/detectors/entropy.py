@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from tutorial_lib.detectors.base import Detector
+from tutorial_lib.detectors.evidence import LOGITS, Evidence, Quantity
 
 
 class Entropy(Detector):
@@ -25,6 +26,9 @@ class Entropy(Detector):
     array([0.693, 0.582])
     """
 
-    def _score(self, images: Tensor) -> Tensor:
-        log_p = self.model(images).double().log_softmax(dim=1)
+    def needs(self) -> tuple[Quantity, ...]:
+        return (LOGITS,)
+
+    def _score(self, seen: Evidence) -> Tensor:
+        log_p = seen[LOGITS].double().log_softmax(dim=1)
         return -(log_p.exp() * log_p).sum(dim=1)

@@ -25,6 +25,8 @@ class TiedGaussians:
         factor = torch.linalg.cholesky(covariance)
         identity = torch.eye(len(covariance), dtype=covariance.dtype)
         self.whitening = torch.linalg.solve_triangular(factor, identity, upper=False)
+        self._centre = means.mean(dim=0)
+        self._whitened_means = (means - self._centre) @ self.whitening.T
 
     @classmethod
     def fit(cls, features: Tensor, labels: Tensor, classes: int | None = None, shrink: bool = False) -> Self:
@@ -61,7 +63,20 @@ class TiedGaussians:
         return cls(means, covariance + RIDGE * scale * torch.eye(len(covariance), dtype=covariance.dtype))
 
     def squared_distances(self, features: Tensor) -> Tensor:
-        """Squared Mahalanobis distances of features (N, D) to every class, float64 (N, K). Gradients flow through."""
-        whitening, means = self.whitening.to(features.device), self.means.to(features.device)
-        whitened = features.double() @ whitening.T
-        return (whitened[:, None] - means @ whitening.T).square().sum(dim=2)
+        r"""Squared Mahalanobis distances of features (N, D) to every class, float64 (N, K). Gradients flow through.
+
+        As :math:`\lVert w \rVert^2 + \lVert m_c \rVert^2 - 2 w \cdot m_c` of whitened features w and means m_c, both
+        from the middle of the means: nothing of size N K D is ever held.
+        """
+        features, means = self._whitened(features), self._whitened_means.to(features.device)
+        squares = features.square().sum(dim=1, keepdim=True) + means.square().sum(dim=1)
+        return (squares - 2 * features @ means.T).clamp(min=0)
+
+    def squared_distances_to(self, features: Tensor, classes: Tensor) -> Tensor:
+        """Squared Mahalanobis distance of each of features (N, D) to its class of (N,), float64 (N,)."""
+        means = self._whitened_means.to(features.device)
+        return (self._whitened(features) - means[classes]).square().sum(dim=1)
+
+    def _whitened(self, features: Tensor) -> Tensor:
+        """From the middle of the class means, float64 (N, D)."""
+        return (features.double() - self._centre.to(features.device)) @ self.whitening.T.to(features.device)

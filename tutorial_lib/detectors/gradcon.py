@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from tutorial_lib.data.images import check_images
-from tutorial_lib.detectors.base import Detector
+from tutorial_lib.detectors.base import Detector, checked
+from tutorial_lib.detectors.evidence import IMAGES, Evidence, as_input, guarded
 from tutorial_lib.gradcon.constraint import GradientConstraint, decoder_weights
 from tutorial_lib.gradcon.training import reconstruction_errors
 from tutorial_lib.gradients import alignment
@@ -27,13 +27,7 @@ __all__ = ["BETA", "GradCON", "GradientAlignment", "LatentLoss", "Reconstruction
 BETA = 0.12
 
 
-class _OnAutoencoder(Detector):
-    def _check(self, images: Tensor) -> None:
-        shape = getattr(self.model, "image_shape", None)
-        check_images(images, channels=shape[0] if shape else None)
-
-
-class ReconstructionError(_OnAutoencoder):
+class ReconstructionError(Detector):
     r"""Mean squared error a pixel, :math:`\mathcal L(x) = \frac1D \lVert x - \hat x \rVert^2`, in [0, 1].
 
     Larger is stranger: what was not learned is not reconstructed. Beware of simple strangers, which are reconstructed
@@ -49,11 +43,13 @@ class ReconstructionError(_OnAutoencoder):
     array([0.   , 0.125])
     """
 
-    def _score(self, images: Tensor) -> Tensor:
-        return reconstruction_errors(self.model, images)
+    tags = frozenset({"simple"})
+
+    def _score(self, seen: Evidence) -> Tensor:
+        return reconstruction_errors(self.model, seen[IMAGES])
 
 
-class LatentLoss(_OnAutoencoder):
+class LatentLoss(Detector):
     """Kullback-Leibler divergence of the latent distribution from the standard normal one, in nats, at least 0.
 
     Larger is stranger: the latent lies where those of normal images were kept away from.
@@ -68,6 +64,8 @@ class LatentLoss(_OnAutoencoder):
     Challenging data seen in ``fit``: none (nothing is fitted).
     """
 
+    tags = frozenset({"weak"})
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         if not hasattr(model, "latent_loss") or getattr(model, "kind", None) == "cae":
@@ -76,11 +74,11 @@ class LatentLoss(_OnAutoencoder):
                 'tutorial_lib.gradcon.build_autoencoder("vae", image_shape)'
             )
 
-    def _score(self, images: Tensor) -> Tensor:
-        return self.model.latent_loss(self.model.encode(images))  # type: ignore[operator]
+    def _score(self, seen: Evidence) -> Tensor:
+        return self.model.latent_loss(self.model.encode(seen[IMAGES]))  # type: ignore[operator]
 
 
-class GradientAlignment(_OnAutoencoder):
+class GradientAlignment(Detector):
     r"""Gradient loss :math:`\mathcal L_{grad}(x)`: minus the mean cosine over the decoder's layers, in [-1, 1].
 
     Larger is stranger: the image asks the decoder for a change unlike those that normal images asked for. Cosines are
@@ -104,6 +102,7 @@ class GradientAlignment(_OnAutoencoder):
 
     def __init__(self, model: nn.Module, reference: GradientConstraint | Mapping[str, Tensor] | None = None) -> None:
         super().__init__(model)
+        self.reference = reference
         self._names = tuple(decoder_weights(model)) if isinstance(getattr(model, "decoder", None), nn.Module) else ()
         self._reference: dict[str, Tensor] | None = None
         if isinstance(reference, GradientConstraint):
@@ -112,13 +111,15 @@ class GradientAlignment(_OnAutoencoder):
             self._reference = dict(reference)
         elif not self._names:
             decoder_weights(model)  # says what is missing
-        self.requires_fit = reference is None  # type: ignore[misc]
+        self.requires_fit = reference is None
 
-    def _fit(self, images: Tensor, labels: Tensor | None) -> None:
-        self._reference = mean_gradient(self, images, self._names)
+    tags = frozenset({"simple", "weak fitted"})
 
-    def _score(self, images: Tensor) -> Tensor:
-        return -self.cosines_of(images).mean(dim=1)
+    def _fit(self, seen: Evidence) -> None:
+        self._reference = mean_gradient(self, seen[IMAGES], self._names)
+
+    def _score(self, seen: Evidence) -> Tensor:
+        return -self.cosines_of(seen[IMAGES]).mean(dim=1)
 
     def cosines_of(self, images: Tensor) -> Tensor:
         """Cosine for each image and layer (N, I) in [-1, 1], float64; layers in the order of the decoder."""
@@ -144,22 +145,20 @@ class GradCON(GradientAlignment):
         beta: float = BETA,
     ) -> None:
         super().__init__(model, reference)
-        if not beta >= 0:
-            raise ValueError(f"beta must not be negative, got {beta}")
-        self.beta = beta
+        self.beta = checked("beta", beta, 0)
 
-    def _score(self, images: Tensor) -> Tensor:
-        return reconstruction_errors(self.model, images) + self.beta * super()._score(images)
+    def _score(self, seen: Evidence) -> Tensor:
+        return reconstruction_errors(self.model, seen[IMAGES]) + self.beta * super()._score(seen)
 
 
 def mean_gradient(detector: Detector, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
     """Gradient of the mean reconstruction error of known images, for each named weight."""
     model = detector.model
     sums: dict[str, Tensor] = {}
-    with detector._guarded(), torch.enable_grad():
+    with guarded(model), torch.enable_grad():
         weights = [model.get_parameter(name).requires_grad_() for name in names]
         for part in images.split(detector.batch_size):
-            error = reconstruction_errors(model, detector._as_input(part)).sum() / len(images)
+            error = reconstruction_errors(model, as_input(model, part)).sum() / len(images)
             for name, gradient in zip(names, torch.autograd.grad(error, weights), strict=True):
                 sums[name] = sums[name] + gradient if name in sums else gradient
     return sums

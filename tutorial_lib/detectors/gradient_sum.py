@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from tutorial_lib.detectors.base import Detector
-from tutorial_lib.detectors.gradient_features import log_squared_norms
+from tutorial_lib.detectors.evidence import Evidence, GradientNorms, Quantity
 from tutorial_lib.gradients.losses import Loss
 from tutorial_lib.gradients.targets import Label
 
@@ -38,7 +38,15 @@ class GradientSum(Detector):
     True
     """
 
-    def __init__(self, model: nn.Module, direction: str = "large", label: Label = "ones", loss: Loss = "bce") -> None:
+    tags = frozenset({"no sign"})
+
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        direction: str = "large",
+        label: Label = "ones",
+        loss: Loss = "bce",
+    ) -> None:
         super().__init__(model)
         if direction not in DIRECTIONS:
             raise ValueError(f"direction must be 'large' or 'small', got {direction!r}")
@@ -46,6 +54,10 @@ class GradientSum(Detector):
         self.label = label
         self.loss = loss
 
-    def _score(self, images: Tensor) -> Tensor:
-        log_sum = log_squared_norms(self.model, images, self.label, self.loss).logsumexp(dim=1)
+    def needs(self) -> tuple[Quantity, ...]:
+        return (GradientNorms(self.label, self.loss),)
+
+    def _score(self, seen: Evidence) -> Tensor:
+        (log_norms,) = (seen[q] for q in self.needs())
+        log_sum = log_norms.logsumexp(dim=1)
         return log_sum if self.direction == "large" else -log_sum

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 
-from tutorial_lib.detectors.base import Detector, penultimate
+from tutorial_lib.detectors.base import Detector, checked
+from tutorial_lib.detectors.evidence import FEATURES, Evidence, Quantity
 
 
 class KNN(Detector):
@@ -36,21 +37,26 @@ class KNN(Detector):
     requires_fit = True
     from_training_images = True
 
-    def __init__(self, model: nn.Module, k: int = 10) -> None:
+    def __init__(self, model: nn.Module | None = None, k: int = 10) -> None:
         super().__init__(model)
-        if k < 1:
+        if checked("k", k) < 1:
             raise ValueError(f"k must be at least 1, got {k}")
         self.k = k
 
-    def _fit(self, images: Tensor, labels: Tensor | None) -> None:
-        if len(images) < self.k:
-            raise ValueError(f"the {self.k}-th neighbour needs at least {self.k} known images, got {len(images)}")
-        self._neighbours = NearestNeighbors(n_neighbors=self.k, algorithm="brute")
-        self._neighbours.fit(self._in_batches(self._directions, images).numpy())
+    def needs(self) -> tuple[Quantity, ...]:
+        return (FEATURES,)
 
-    def _score(self, images: Tensor) -> Tensor:
-        distances, _ = self._neighbours.kneighbors(self._directions(images).cpu().numpy())
+    def _fit(self, seen: Evidence) -> None:
+        if len(seen) < self.k:
+            raise ValueError(f"the {self.k}-th neighbour needs at least {self.k} known images, got {len(seen)}")
+        self._neighbours = NearestNeighbors(n_neighbors=self.k, algorithm="brute")
+        self._neighbours.fit(directions(seen[FEATURES]).numpy())
+
+    def _score(self, seen: Evidence) -> Tensor:
+        distances, _ = self._neighbours.kneighbors(directions(seen[FEATURES]).cpu().numpy())
         return torch.from_numpy(distances[:, -1])
 
-    def _directions(self, images: Tensor) -> Tensor:
-        return F.normalize(penultimate(self.model, images).double(), dim=1)
+
+def directions(features: Tensor) -> Tensor:
+    """Features (N, D) scaled to length 1, float64."""
+    return F.normalize(features.double(), dim=1)

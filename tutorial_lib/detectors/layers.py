@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from tutorial_lib.detectors.forward import listening, positions_averaged, submodules
 from tutorial_lib.models import Classifier
 
 POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
@@ -40,24 +41,13 @@ def recorded(
     >>> outputs["1"]
     tensor([[0., 2.]])
     """
-    modules = dict(model.named_modules())
-    for name in names:
-        if name not in modules:
-            raise ValueError(f"{type(model).__name__} has no submodule {name!r}; see model.named_modules()")
     outputs: dict[str, Tensor] = {}
 
-    def keep_as(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, arguments: tuple, output: Tensor) -> None:
-            outputs[name] = keep(output)
+    def hear(name: str, output: Tensor) -> None:
+        outputs[name] = keep(output)
 
-        return hook
-
-    handles = [modules[name].register_forward_hook(keep_as(name)) for name in names]
-    try:
+    with listening(submodules(model, names), hear):
         yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def stage_features(model: nn.Module, images: Tensor, names: Sequence[str]) -> list[Tensor]:
@@ -68,17 +58,6 @@ def stage_features(model: nn.Module, images: Tensor, names: Sequence[str]) -> li
         if missing:
             raise ValueError(f"the forward pass of {type(model).__name__} does not run {', '.join(missing)}")
         return [outputs[name] for name in names]
-
-
-def positions_averaged(output: Tensor) -> Tensor:
-    """Maps (N, D, H, W) to their means (N, D); vectors (N, D) to a copy."""
-    return output.flatten(2).mean(dim=2) if output.ndim > 2 else output.clone()
-
-
-def all_stage_features(model: nn.Module, images: Tensor, names: Sequence[str]) -> tuple[Tensor, list[int]]:
-    """`stage_features` side by side, (N, sum of D), and the width D of each."""
-    features = stage_features(model, images, names)
-    return torch.cat(features, dim=1), [feature.shape[1] for feature in features]
 
 
 def stage_names(model: nn.Module, image: Tensor) -> list[str]:

@@ -12,7 +12,9 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
-from tutorial_lib.detectors.layers import all_stage_features, stage_names
+from tutorial_lib.detectors.base import NotFittedError
+from tutorial_lib.detectors.evidence import Evidence, Quantity, Stage
+from tutorial_lib.detectors.layers import stage_names
 from tutorial_lib.detectors.second_stage import SecondStageDetector, logistic_regression
 
 
@@ -51,7 +53,7 @@ class LID(SecondStageDetector):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | None = None,
         k: int = 20,
         reference_size: int = 100,
         layers: Sequence[str] | None = None,
@@ -65,26 +67,33 @@ class LID(SecondStageDetector):
         self.reference_size = reference_size
         self.layers = layers
 
-    def _default_second_stage(self, seed: int) -> BaseEstimator:
+    def needs(self) -> tuple[Quantity, ...]:
+        if not hasattr(self, "_reference"):
+            raise NotFittedError(f"this {self._name} compares with reference images; call fit or fit_reference first")
+        return self._stages
+
+    def _default_second_stage(self) -> BaseEstimator:
         return logistic_regression()
 
-    def _fit_reference(self, images: Tensor, labels: Tensor | None) -> None:
-        if len(images) < self.k:
-            raise ValueError(f"{self.k} neighbours need at least {self.k} reference images, got {len(images)}")
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.seed))
-        with self._guarded():
-            one = self._as_input(images[:1])
-            self._names = list(self.layers) if self.layers else stage_names(self.model, one)
-            _, self._widths = all_stage_features(self.model, one, self._names)
-        self._reference = self._in_batches(self._stages, images[order[: self.reference_size]])
+    def _prepare_reference(self, image: Tensor) -> None:
+        self._stages = tuple(map(Stage, self.layers or stage_names(self.model, image)))
 
-    def _stages(self, images: Tensor) -> Tensor:
-        return all_stage_features(self.model, images, self._names)[0].double()
+    def _reference_needs(self) -> tuple[Quantity, ...]:
+        return self._stages
 
-    def _features(self, images: Tensor) -> Tensor:
-        here = self._stages(images).split(self._widths, dim=1)
-        there = self._reference.to(images.device).split(self._widths, dim=1)
-        return torch.stack([local_dimension(x, y, self.k) for x, y in zip(here, there, strict=True)], dim=1)
+    def _fit_reference(self, seen: Evidence) -> None:
+        if len(seen) < self.k:
+            raise ValueError(f"{self.k} neighbours need at least {self.k} reference images, got {len(seen)}")
+        order = torch.randperm(len(seen), generator=torch.Generator().manual_seed(self.seed))
+        drawn = order[: self.reference_size]
+        self._reference = [seen[stage][drawn] for stage in self._stages]
+
+    def _features(self, seen: Evidence) -> Tensor:
+        columns = []
+        for stage, reference in zip(self._stages, self._reference, strict=True):
+            points = seen[stage]
+            columns.append(local_dimension(points, reference.to(points.device), self.k))
+        return torch.stack(columns, dim=1)
 
 
 def local_dimension(points: Tensor, reference: Tensor, k: int) -> Tensor:

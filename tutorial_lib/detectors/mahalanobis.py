@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from tutorial_lib.detectors.base import Detector, penultimate
+from tutorial_lib.detectors.base import Detector, checked, needed
+from tutorial_lib.detectors.evidence import FEATURES, IMAGES, Evidence, Quantity, step_down
 from tutorial_lib.detectors.gaussian import TiedGaussians
-from tutorial_lib.detectors.odin import step_down
+from tutorial_lib.models.predict import penultimate
 
 
 class Mahalanobis(Detector):
@@ -25,6 +26,8 @@ class Mahalanobis(Detector):
     Args:
         model: classifier with ``features(images)`` -> (N, D), such as `tutorial_lib.models.Classifier`.
         epsilon: size of the step, in [0, 1] pixels.
+        shrink: estimate the covariance by Ledoit and Wolf's shrinkage. With fewer images than features it is the better
+            one; with many the two are the same.
 
     ``fit(known)`` needs labels and takes the training images, as in the paper. Challenging data seen in ``fit``: none.
     The paper chooses epsilon with challenging images; wrap several in `Tuned` to do so.
@@ -40,27 +43,28 @@ class Mahalanobis(Detector):
     requires_fit = True
     from_training_images = True
 
-    def __init__(self, model: nn.Module, epsilon: float = 0.0) -> None:
+    def __init__(self, model: nn.Module | None = None, epsilon: float = 0.0, shrink: bool = False) -> None:
         super().__init__(model)
-        if epsilon < 0:
-            raise ValueError(f"epsilon must not be negative, got {epsilon}")
-        self.epsilon = epsilon
+        self.epsilon = checked("epsilon", epsilon, 0)
+        self.shrink = shrink
 
-    def _fit(self, images: Tensor, labels: Tensor | None) -> None:
-        features = self._in_batches(lambda batch: penultimate(self.model, batch), images)
-        self._gaussians = TiedGaussians.fit(features, needed(labels, self))
+    def needs(self) -> tuple[Quantity, ...]:
+        return (IMAGES,) if self.epsilon else (FEATURES,)
 
-    def _score(self, images: Tensor) -> Tensor:
-        if self.epsilon:
-            images = step_down(self._half_distance, images, self.epsilon)
-        return self._half_distance(images)
+    def needs_to_fit(self) -> tuple[Quantity, ...]:
+        return (FEATURES,)
 
-    def _half_distance(self, images: Tensor) -> Tensor:
-        return 0.5 * self._gaussians.squared_distances(penultimate(self.model, images)).amin(dim=1)
+    def _fit(self, seen: Evidence) -> None:
+        self._gaussians = TiedGaussians.fit(seen[FEATURES], needed(seen.labels, self), shrink=self.shrink)
 
+    def _score(self, seen: Evidence) -> Tensor:
+        if not self.epsilon:
+            return self._half_distance(seen[FEATURES])
 
-def needed(labels: Tensor | None, detector: Detector) -> Tensor:
-    """The labels, or an error that asks for them."""
-    if labels is None:
-        raise ValueError(f"{type(detector).__name__} learns one mean a class and needs labels: fit((images, labels))")
-    return labels
+        def of_images(images: Tensor) -> Tensor:
+            return self._half_distance(penultimate(self.model, images))
+
+        return of_images(step_down(of_images, seen[IMAGES], self.epsilon))
+
+    def _half_distance(self, features: Tensor) -> Tensor:
+        return 0.5 * self._gaussians.squared_distances(features).amin(dim=1)

@@ -12,10 +12,10 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
+from tutorial_lib.detectors.base import NotFittedError, checked, needed
+from tutorial_lib.detectors.evidence import Computed, Evidence, Quantity, Stage, step_down
 from tutorial_lib.detectors.gaussian import TiedGaussians
-from tutorial_lib.detectors.layers import all_stage_features, stage_features, stage_names
-from tutorial_lib.detectors.mahalanobis import needed
-from tutorial_lib.detectors.odin import step_down
+from tutorial_lib.detectors.layers import stage_features, stage_names
 from tutorial_lib.detectors.second_stage import SecondStageDetector, logistic_regression
 
 
@@ -32,6 +32,7 @@ class MahalanobisEnsemble(SecondStageDetector):
         layers: names of the submodules to read; by default the stages of a `tutorial_lib.models.Classifier`, see
             `stage_names`.
         second_stage: scikit-learn classifier; logistic regression by default.
+        shrink: estimate the covariances by Ledoit and Wolf's shrinkage, as in `Mahalanobis`.
 
     ``fit(known, challenging, reference)``: the class means come from ``reference``, labelled, the training images in
     the paper. Challenging data seen in ``fit``: yes.
@@ -49,38 +50,47 @@ class MahalanobisEnsemble(SecondStageDetector):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | None = None,
         epsilon: float = 0.0,
         layers: Sequence[str] | None = None,
         second_stage: BaseEstimator | None = None,
+        shrink: bool = False,
     ) -> None:
         super().__init__(model, second_stage)
-        if epsilon < 0:
-            raise ValueError(f"epsilon must not be negative, got {epsilon}")
-        self.epsilon = epsilon
+        self.epsilon = checked("epsilon", epsilon, 0)
         self.layers = layers
+        self.shrink = shrink
 
-    def _default_second_stage(self, seed: int) -> BaseEstimator:
+    def needs(self) -> tuple[Quantity, ...]:
+        if not hasattr(self, "_gaussians"):
+            raise NotFittedError(f"this {self._name} compares with reference images; call fit or fit_reference first")
+        return (self._columns,) if self.epsilon else self._stages
+
+    def _default_second_stage(self) -> BaseEstimator:
         return logistic_regression()
 
-    def _fit_reference(self, images: Tensor, labels: Tensor | None) -> None:
-        labels = needed(labels, self)
-        with self._guarded():
-            one = self._as_input(images[:1])
-            self._names = list(self.layers) if self.layers else stage_names(self.model, one)
-            _, widths = all_stage_features(self.model, one, self._names)
-        stages = self._in_batches(lambda batch: all_stage_features(self.model, batch, self._names)[0], images)
-        self._gaussians = [TiedGaussians.fit(features, labels) for features in stages.split(widths, dim=1)]
+    def _prepare_reference(self, image: Tensor) -> None:
+        self._stages = tuple(map(Stage, self.layers or stage_names(self.model, image)))
 
-    def _features(self, images: Tensor) -> Tensor:
-        if not self.epsilon:
-            stages = stage_features(self.model, images, self._names)
-            return torch.stack([self._half_distance(features, i) for i, features in enumerate(stages)], dim=1)
+    def _reference_needs(self) -> tuple[Quantity, ...]:
+        return self._stages
+
+    def _fit_reference(self, seen: Evidence) -> None:
+        labels = needed(seen.labels, self)
+        self._gaussians = [TiedGaussians.fit(seen[stage], labels, shrink=self.shrink) for stage in self._stages]
+        self._columns = Computed(self._stepped)
+
+    def _features(self, seen: Evidence) -> Tensor:
+        if self.epsilon:
+            return seen[self._columns]
+        return torch.stack([self._half_distance(seen[stage], i) for i, stage in enumerate(self._stages)], dim=1)
+
+    def _stepped(self, images: Tensor) -> Tensor:
         columns = []
-        for i, name in enumerate(self._names):
+        for i, stage in enumerate(self._stages):
 
-            def half_distance(batch: Tensor, i: int = i, name: str = name) -> Tensor:
-                return self._half_distance(stage_features(self.model, batch, [name])[0], i)
+            def half_distance(batch: Tensor, i: int = i, layer: str = stage.layer) -> Tensor:
+                return self._half_distance(stage_features(self.model, batch, [layer])[0], i)
 
             columns.append(half_distance(step_down(half_distance, images, self.epsilon)))
         return torch.stack(columns, dim=1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from tutorial_lib.detectors.base import Detector
+from tutorial_lib.detectors.evidence import LOGITS, Evidence, Quantity
 
 
 class MaxLogit(Detector):
@@ -26,5 +27,8 @@ class MaxLogit(Detector):
     array([-0., -1.])
     """
 
-    def _score(self, images: Tensor) -> Tensor:
-        return -self.model(images).amax(dim=1)
+    def needs(self) -> tuple[Quantity, ...]:
+        return (LOGITS,)
+
+    def _score(self, seen: Evidence) -> Tensor:
+        return -seen[LOGITS].amax(dim=1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from tutorial_lib.detectors.base import Detector
+from tutorial_lib.detectors.evidence import LOGITS, Evidence, Quantity
 
 
 class MSP(Detector):
@@ -27,5 +28,8 @@ class MSP(Detector):
     array([-0.5  , -0.731])
     """
 
-    def _score(self, images: Tensor) -> Tensor:
-        return -self.model(images).double().softmax(dim=1).amax(dim=1)
+    def needs(self) -> tuple[Quantity, ...]:
+        return (LOGITS,)
+
+    def _score(self, seen: Evidence) -> Tensor:
+        return -seen[LOGITS].double().softmax(dim=1).amax(dim=1)

@@ -6,13 +6,10 @@ and 2.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutorial_lib.detectors.base import Detector
+from tutorial_lib.detectors.base import Detector, checked
+from tutorial_lib.detectors.evidence import Evidence, Quantity, SteppedLogits
 
 
 class ODIN(Detector):
@@ -39,32 +36,17 @@ class ODIN(Detector):
     array([-0.69])
     """
 
-    def __init__(self, model: nn.Module, temperature: float = 1000.0, epsilon: float = 0.0014) -> None:
+    def __init__(
+        self, model: nn.Module | None = None, temperature: float = 1000.0, epsilon: float = 0.0014
+    ) -> None:
         super().__init__(model)
-        if temperature <= 0:
-            raise ValueError(f"temperature must be positive, got {temperature}")
-        if epsilon < 0:
-            raise ValueError(f"epsilon must not be negative, got {epsilon}")
-        self.temperature = temperature
-        self.epsilon = epsilon
+        self.temperature = checked("temperature", temperature, 0, above=True)
+        self.epsilon = checked("epsilon", epsilon, 0)
 
-    def _score(self, images: Tensor) -> Tensor:
-        if self.epsilon:
-            images = step_down(self._cross_entropy, images, self.epsilon)
+    def needs(self) -> tuple[Quantity, ...]:
+        return (SteppedLogits(self.temperature, self.epsilon),)
+
+    def _score(self, seen: Evidence) -> Tensor:
+        (logits,) = (seen[q] for q in self.needs())
         # near-equal logits divided by 1000 need float64 to differ at all
-        return -(self.model(images).double() / self.temperature).softmax(dim=1).amax(dim=1)
-
-    def _cross_entropy(self, images: Tensor) -> Tensor:
-        logits = self.model(images) / self.temperature
-        return F.cross_entropy(logits, logits.argmax(dim=1), reduction="none")
-
-
-def step_down(loss: Callable[[Tensor], Tensor], images: Tensor, epsilon: float) -> Tensor:
-    """Images a step of ``epsilon`` against the sign of their loss's gradient; ``loss`` maps images to one number each.
-
-    The model's parameters get no gradient. Pixels may leave [0, 1] by ``epsilon``, as in the papers.
-    """
-    with torch.enable_grad():
-        images = images.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(loss(images).sum(), images)
-    return images.detach() - epsilon * gradient.sign()
+        return -(logits.double() / self.temperature).softmax(dim=1).amax(dim=1)

@@ -7,31 +7,46 @@ which every image has the same length in feature space, the two have the same so
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from sklearn import svm
 from torch import Tensor, nn
 
-from tutorial_lib.detectors.base import Detector
+from tutorial_lib.detectors.base import Detector, checked
+from tutorial_lib.detectors.evidence import Evidence, Quantity
 from tutorial_lib.models.autoencoder import Autoencoder, Posterior
 
 __all__ = ["SVDD", "OneClassSVM"]
 
 
+@dataclass(frozen=True)
+class Description(Quantity):
+    """(N, D), float64: penultimate features of a classifier, the latent of an autoencoder, else what the model returns."""
+
+    @property
+    def name(self) -> str:
+        return "description"
+
+    def of(self, model: nn.Module, images: Tensor) -> Tensor:
+        if isinstance(model, Autoencoder):
+            latent = model.encode(images)
+            features = latent.mean if isinstance(latent, Posterior) else latent
+        else:
+            features = getattr(model, "features", model)(images)
+        return features.flatten(1).double()
+
+
 class _OnFeatures(Detector):
     requires_fit = True
     from_training_images = True
+    tags = frozenset({"simple"})
 
     def __init__(self, model: nn.Module | None = None) -> None:
         super().__init__(nn.Flatten() if model is None else model)
 
-    def _features(self, images: Tensor) -> Tensor:
-        """(N, D), float64: pixels, penultimate features of a classifier, the latent of an autoencoder."""
-        if isinstance(self.model, Autoencoder):
-            latent = self.model.encode(images)
-            features = latent.mean if isinstance(latent, Posterior) else latent
-        else:
-            features = getattr(self.model, "features", self.model)(images)
-        return features.flatten(1).double()
+    def needs(self) -> tuple[Quantity, ...]:
+        return (Description(),)
 
 
 class OneClassSVM(_OnFeatures):
@@ -54,17 +69,15 @@ class OneClassSVM(_OnFeatures):
 
     def __init__(self, model: nn.Module | None = None, nu: float = 0.1, gamma: float | str = "scale") -> None:
         super().__init__(model)
-        if not 0 < nu <= 1:
-            raise ValueError(f"nu must lie in (0, 1], got {nu}")
-        self.nu, self.gamma = nu, gamma
+        self.nu, self.gamma = checked("nu", nu, 0, 1, above=True), gamma
 
-    def _fit(self, images: Tensor, labels: Tensor | None) -> None:
+    def _fit(self, seen: Evidence) -> None:
         self._svm = svm.OneClassSVM(nu=self.nu, gamma=self.gamma)
         self._svm.random_state = 0  # without one, scikit-learn draws a seed from NumPy's global state
-        self._svm.fit(self._in_batches(self._features, images).numpy())
+        self._svm.fit(seen[Description()].numpy())
 
-    def _score(self, images: Tensor) -> Tensor:
-        return torch.from_numpy(-self._svm.decision_function(self._features(images).cpu().numpy()))
+    def _score(self, seen: Evidence) -> Tensor:
+        return torch.from_numpy(-self._svm.decision_function(seen[Description()].cpu().numpy()))
 
 
 class SVDD(_OnFeatures):
@@ -88,14 +101,12 @@ class SVDD(_OnFeatures):
 
     def __init__(self, model: nn.Module | None = None, nu: float = 0.1, steps: int = 1000) -> None:
         super().__init__(model)
-        if not 0 < nu <= 1:
-            raise ValueError(f"nu must lie in (0, 1], got {nu}")
-        if steps < 1:
+        if checked("steps", steps) < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
-        self.nu, self.steps = nu, steps
+        self.nu, self.steps = checked("nu", nu, 0, 1, above=True), steps
 
-    def _fit(self, images: Tensor, labels: Tensor | None) -> None:
-        x = self._in_batches(self._features, images)
+    def _fit(self, seen: Evidence) -> None:
+        x = seen[Description()]
         outside = max(1, round(self.nu * len(x)))
         centre, squared_lengths = x.mean(0), x.square().sum(1)
         for step in range(1, self.steps + 1):
@@ -106,5 +117,6 @@ class SVDD(_OnFeatures):
         distances = (x - centre).square().sum(1)
         self._squared_radius = distances.sort(descending=True).values[min(outside, len(x) - 1)]
 
-    def _score(self, images: Tensor) -> Tensor:
-        return (self._features(images) - self._centre.to(images.device)).square().sum(1) - self._squared_radius
+    def _score(self, seen: Evidence) -> Tensor:
+        x = seen[Description()]
+        return (x - self._centre.to(x.device)).square().sum(1) - self._squared_radius.to(x.device)

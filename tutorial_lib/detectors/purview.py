@@ -9,7 +9,7 @@ from __future__ import annotations
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
-from tutorial_lib.detectors.gradient_features import log_squared_norms
+from tutorial_lib.detectors.evidence import Evidence, GradientNorms, Quantity
 from tutorial_lib.detectors.second_stage import SecondStageDetector
 from tutorial_lib.gradients.losses import Loss
 from tutorial_lib.gradients.targets import Label
@@ -47,7 +47,7 @@ class Purview(SecondStageDetector):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | None = None,
         second_stage: BaseEstimator | None = None,
         label: Label = "ones",
         loss: Loss = "bce",
@@ -61,8 +61,11 @@ class Purview(SecondStageDetector):
         self.label = label
         self.loss = loss
 
-    def _features(self, images: Tensor) -> Tensor:
-        norms = log_squared_norms(self.model, images, self.label, self.loss)
+    def needs(self) -> tuple[Quantity, ...]:
+        return (GradientNorms(self.label, self.loss),)
+
+    def _features(self, seen: Evidence) -> Tensor:
+        (norms,) = (seen[q] for q in self.needs())
         middle = norms.shape[1] // 2
         if self.part == "all":
             return norms

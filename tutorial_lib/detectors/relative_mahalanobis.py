@@ -6,11 +6,11 @@ Ren et al., "A simple fix to Mahalanobis distance for improving near-OOD detecti
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tutorial_lib.detectors.base import Detector, penultimate
+from tutorial_lib.detectors.base import Detector, needed
+from tutorial_lib.detectors.evidence import FEATURES, Evidence, Quantity
 from tutorial_lib.detectors.gaussian import TiedGaussians
-from tutorial_lib.detectors.mahalanobis import needed
 
 
 class RelativeMahalanobis(Detector):
@@ -22,6 +22,7 @@ class RelativeMahalanobis(Detector):
 
     Args:
         model: classifier with ``features(images)`` -> (N, D), such as `tutorial_lib.models.Classifier`.
+        shrink: estimate both covariances by Ledoit and Wolf's shrinkage, as in `Mahalanobis`.
 
     ``fit(known)`` needs labels and takes the training images, as in the paper. Challenging data seen in ``fit``: none.
 
@@ -36,12 +37,18 @@ class RelativeMahalanobis(Detector):
     requires_fit = True
     from_training_images = True
 
-    def _fit(self, images: Tensor, labels: Tensor | None) -> None:
-        labels = needed(labels, self)
-        features = self._in_batches(lambda batch: penultimate(self.model, batch), images)
-        self._classes = TiedGaussians.fit(features, labels)
-        self._cloud = TiedGaussians.fit(features, torch.zeros_like(labels))
+    def __init__(self, model: nn.Module | None = None, shrink: bool = False) -> None:
+        super().__init__(model)
+        self.shrink = shrink
 
-    def _score(self, images: Tensor) -> Tensor:
-        features = penultimate(self.model, images)
-        return self._classes.squared_distances(features).amin(dim=1) - self._cloud.squared_distances(features)[:, 0]
+    def needs(self) -> tuple[Quantity, ...]:
+        return (FEATURES,)
+
+    def _fit(self, seen: Evidence) -> None:
+        labels = needed(seen.labels, self)
+        self._classes = TiedGaussians.fit(seen[FEATURES], labels, shrink=self.shrink)
+        self._cloud = TiedGaussians.fit(seen[FEATURES], torch.zeros_like(labels), shrink=self.shrink)
+
+    def _score(self, seen: Evidence) -> Tensor:
+        nearest = self._classes.squared_distances(seen[FEATURES]).amin(dim=1)
+        return nearest - self._cloud.squared_distances(seen[FEATURES])[:, 0]

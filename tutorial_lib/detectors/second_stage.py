@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,14 +21,16 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from tutorial_lib.detectors.base import Images, NotFittedError, SupervisedDetector, read_images, without_unknown
+from tutorial_lib.detectors.base import SupervisedDetector
+from tutorial_lib.detectors.evidence import Evidence, guarded
 
 
 def two_layers(seed: int = 0) -> Pipeline:
     """H of the gradient papers: standardised features, 64 ReLU units, one output (Lee & AlRegib, ICIP 2021: "two fully
     connected layers").
 
-    Adam with learning rate 1e-3 and weight decay 1e-4, 100 epochs in batches of 128; the papers name none of these.
+    Adam with learning rate 1e-3 and weight decay 1e-4, in batches of 128; at most 100 epochs, fewer if the training loss has
+    not fallen by 1e-4 for ten of them, as scikit-learn stops by default. The papers name none of these.
     """
     network = MLPClassifier((64,), alpha=1e-4, batch_size=128, learning_rate_init=1e-3, max_iter=100, random_state=seed)
     return make_pipeline(StandardScaler(), network)
@@ -52,70 +54,46 @@ class SecondStageDetector(SupervisedDetector):
         seed: of the default second stage and of the order of the images.
     """
 
-    def __init__(self, model: nn.Module, second_stage: BaseEstimator | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, model: nn.Module | None = None, second_stage: BaseEstimator | None = None, seed: int = 0
+    ) -> None:
         super().__init__(model)
-        if second_stage is None:
-            second_stage = self._default_second_stage(seed)
-        if not hasattr(second_stage, "decision_function") and not hasattr(second_stage, "predict_proba"):
+        if second_stage is not None and not any(
+            hasattr(second_stage, method) for method in ("decision_function", "predict_proba")
+        ):
             raise TypeError(
                 f"second_stage needs decision_function or predict_proba; {type(second_stage).__name__} has neither"
             )
         self.second_stage = second_stage
         self.seed = seed
 
-    def _default_second_stage(self, seed: int) -> BaseEstimator:
-        return two_layers(seed)
+    def _default_second_stage(self) -> BaseEstimator:
+        return two_layers(self.seed)
 
     @abstractmethod
-    def _features(self, images: Tensor) -> Tensor:
-        """Features (N, F) of one batch; the model is guarded and gradients are off."""
+    def _features(self, seen: Evidence) -> Tensor:
+        """What H sees: features (N, F)."""
 
-    def features(self, images: Images) -> Tensor:
-        """What H sees of images (N, C, H, W): float64 (N, F) on the CPU.
+    def features(self, seen: Evidence) -> Tensor:
+        """What H sees of images: float64 (N, F) on the CPU, from what ``observe(images)`` gives."""
+        with guarded(self.model):
+            return self._features(seen).double().cpu()
 
-        With `fit_features` and `predict_features` it lets a study fit many second stages and go through the network
-        once. Detectors that compare with reference images need `fit_reference` first.
-        """
-        batch = read_images(images, "images")[0]
-        self._check(batch)
-        return self._in_batches(self._features, batch).double()
-
-    def fit_reference(self, reference: Images) -> Self:
-        """Learn from the reference images, labelled known ones, alone; ``fit`` does so by itself."""
-        if not self.uses_reference:
-            raise ValueError(f"{self._name} compares with no reference images")
-        self._fit_reference(*without_unknown(*read_images(reference, "reference")[:2]))
-        return self
-
-    def fit_features(self, known: Tensor, challenging: Tensor) -> Self:
-        """Fit H on `features` of known and of challenging images."""
-        self._fit_features(known, challenging)
-        return self
-
-    def predict_features(self, features: Tensor) -> NDArray[np.float64]:
-        """Scores, float64 (N,), larger = stranger, from `features`; what ``predict`` gives for their images."""
-        if not hasattr(self, "_h"):
-            raise NotFittedError(f"this {self._name} is not fitted; call fit_features(known, challenging) first")
-        return log_odds(self._h, features.double().numpy())
-
-    def _fit_both(self, images: Tensor, labels: Tensor | None, challenging: Tensor) -> None:
-        self._fit_features(self._in_batches(self._features, images), self._in_batches(self._features, challenging))
-
-    def _fit_features(self, known: Tensor, challenging: Tensor) -> None:
-        sizes = len(known), len(challenging)
-        known, challenging = (
-            part.repeat(max(1, round(max(sizes) / len(part))), 1).double() for part in (known, challenging)
-        )
-        x = torch.cat([known, challenging]).numpy()
-        y = np.repeat([0, 1], [len(known), len(challenging)])
+    def _fit_both(self, known: Evidence, challenging: Evidence) -> None:
+        both = self.features(known), self.features(challenging)
+        most = max(map(len, both))
+        parts = [part.repeat(max(1, round(most / len(part))), 1) for part in both]
+        x = torch.cat(parts).numpy()
+        y = np.repeat([0, 1], [len(part) for part in parts])
         order = np.random.default_rng(self.seed).permutation(len(x))
+        h = self._default_second_stage() if self.second_stage is None else clone(self.second_stage)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # a fixed number of epochs is part of the recipe
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a limit on the epochs is part of the recipe
             warnings.filterwarnings("ignore", message="Got `batch_size`")  # and so is a batch that may hold all images
-            self._h = clone(self.second_stage).fit(x[order], y[order])
+            self._h = h.fit(x[order], y[order])
 
-    def _score(self, images: Tensor) -> Tensor:
-        return torch.from_numpy(log_odds(self._h, self._features(images).double().cpu().numpy()))
+    def _score(self, seen: Evidence) -> Tensor:
+        return torch.from_numpy(log_odds(self._h, self._features(seen).double().cpu().numpy()))
 
 
 def log_odds(classifier: Any, features: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,21 +12,24 @@ import torch
 from torch import Tensor, nn
 
 from tutorial_lib.detectors.base import Detector
+from tutorial_lib.detectors.evidence import IMAGES, Evidence
 
 __all__ = ["Brightness", "Complexity"]
 
 
 class _Trivial(Detector):
-    strange: ClassVar[tuple[str, str]]
+    senses: ClassVar[tuple[str, str]]
+    tags = frozenset({"any channels", "simple"})
 
     def __init__(self, strange: str) -> None:
         super().__init__(nn.Identity())
-        if strange not in self.strange:
-            raise ValueError(f"strange must be {' or '.join(self.strange)}, got {strange!r}")
-        self.sign = 1 if strange == self.strange[0] else -1
+        if strange not in self.senses:
+            raise ValueError(f"strange must be {' or '.join(self.senses)}, got {strange!r}")
+        self.strange = strange
 
-    def _score(self, images: Tensor) -> Tensor:
-        return self.sign * self._measure(images.double())
+    def _score(self, seen: Evidence) -> Tensor:
+        measure = self._measure(seen[IMAGES].double())
+        return measure if self.strange == self.senses[0] else -measure
 
     def _measure(self, images: Tensor) -> Tensor:
         raise NotImplementedError
@@ -44,7 +47,7 @@ class Brightness(_Trivial):
     array([0.25])
     """
 
-    strange = ("bright", "dark")
+    senses = ("bright", "dark")
 
     def __init__(self, strange: str = "bright") -> None:
         super().__init__(strange)
@@ -65,7 +68,7 @@ class Complexity(_Trivial):
     array([0.25])
     """
 
-    strange = ("complex", "simple")
+    senses = ("complex", "simple")
 
     def __init__(self, strange: str = "complex") -> None:
         super().__init__(strange)

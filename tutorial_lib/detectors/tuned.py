@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from itertools import chain
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from sklearn.base import clone
 from torch import Tensor
 
-from tutorial_lib.detectors.base import Detector, Images, SupervisedDetector, read_images, split
-from tutorial_lib.detectors.second_stage import SecondStageDetector
+from tutorial_lib.detectors.base import Detector, NotFittedError, SupervisedDetector, split_indices
+from tutorial_lib.detectors.evidence import Evidence, Quantity
 from tutorial_lib.metrics import auroc, fpr_at_tpr
 
 
@@ -25,7 +23,7 @@ class Tuned(SupervisedDetector):
     decides. Larger is stranger, as with the candidates.
 
     Args:
-        candidates: detectors of the same model, at least one.
+        candidates: detectors of the same model, at least one. They are copied, and the copies fitted.
 
     Attributes:
         chosen: the winner, after ``fit``.
@@ -49,63 +47,55 @@ class Tuned(SupervisedDetector):
         super().__init__(candidates[0].model)
         if any(candidate.model is not self.model for candidate in candidates):
             raise ValueError("all candidates must look at the same model")
-        self.candidates = list(candidates)
+        self.candidates = candidates
+        self._forget()
 
-    def features(self, images: Images) -> Tensor:
-        """What the candidates know of images: scores, or what their second stages see, side by side; float64 (N, F).
+    def needs(self) -> tuple[Quantity, ...]:
+        if self._fitted:
+            return self.chosen.needs()
+        return self.needs_to_fit()
 
-        With `fit_features` and `predict_features` a study can choose many times and go through the network once.
-        Candidates that learn from known images need `fit_reference` first.
-        """
-        columns = [self._columns(candidate, images) for candidate in self.candidates]
-        self._widths = [column.shape[1] for column in columns]
-        return torch.cat(columns, dim=1)
+    def needs_to_fit(self) -> tuple[Quantity, ...]:
+        if not self._has_reference:
+            raise NotFittedError(f"this {self._name} fits its candidates to reference images; call fit or fit_reference")
+        return tuple(dict.fromkeys(chain.from_iterable(candidate.needs() for candidate in self.candidates_)))
 
-    def fit_reference(self, reference: Images) -> Self:
-        """Fit what learns from known images alone; ``fit`` does so by itself."""
-        for candidate in self.candidates:
-            if not isinstance(candidate, SecondStageDetector):
-                candidate.fit(reference)
+    def _forget(self) -> None:
+        super()._forget()
+        self.candidates_: list[Detector] = [clone(candidate) for candidate in self.candidates]
+        self._has_reference = False
+
+    def _prepare_reference(self, image: Tensor) -> None:
+        for candidate in self.candidates_:
+            candidate._prepare_reference(image)
+
+    def _reference_needs(self) -> tuple[Quantity, ...]:
+        needs: list[Quantity] = []
+        for candidate in self.candidates_:
+            if not candidate.supervised:
+                needs += candidate.needs_to_fit() if candidate.requires_fit else ()
             elif candidate.uses_reference:
-                candidate.fit_reference(reference)
-        return self
+                needs += candidate._reference_needs()
+        return tuple(dict.fromkeys(needs))
 
-    def fit_features(self, known: Tensor, challenging: Tensor) -> Self:
-        """Choose on `features` of known and of challenging images."""
-        fit_known, _, known, _ = split(known, None)
-        fit_challenging, _, challenging, _ = split(challenging, None)
+    def _fit_reference(self, seen: Evidence) -> None:
+        for candidate in self.candidates_:
+            if not candidate.supervised:
+                candidate.fit_from(seen)
+            elif candidate.uses_reference:
+                candidate._fit_reference(seen)
+        self._has_reference = True
+
+    def _fit_both(self, known: Evidence, challenging: Evidence) -> None:
+        fit_known, known = (known.subset(part) for part in split_indices(len(known)))
+        fit_challenging, challenging = (challenging.subset(part) for part in split_indices(len(challenging)))
         quality = []
-        for number, candidate in enumerate(self.candidates):
-            if isinstance(candidate, SecondStageDetector):
-                candidate.fit_features(self._part(fit_known, number), self._part(fit_challenging, number))
-            scores = self._scores(known, number), self._scores(challenging, number)
+        for candidate in self.candidates_:
+            if candidate.supervised:
+                candidate.fit_from(fit_known, fit_challenging)
+            scores = candidate.predict_from(known), candidate.predict_from(challenging)
             quality.append((-fpr_at_tpr(*scores, tpr=0.95, positive="in"), auroc(*scores)))
-        self._number = max(range(len(quality)), key=quality.__getitem__)
-        self.chosen = self.candidates[self._number]
-        return self
+        self.chosen = self.candidates_[max(range(len(quality)), key=quality.__getitem__)]
 
-    def predict_features(self, features: Tensor) -> NDArray[np.float64]:
-        """Scores of the chosen candidate, float64 (N,), larger = stranger, from `features`."""
-        return self._scores(features, self._number)
-
-    def _fit_reference(self, images: Tensor, labels: Tensor | None) -> None:
-        self.fit_reference(images if labels is None else (images, labels))
-
-    def _fit_both(self, images: Tensor, labels: Tensor | None, challenging: Tensor) -> None:
-        self.fit_features(self.features(images), self.features(challenging))
-
-    def _score(self, images: Tensor) -> Tensor:
-        return self.chosen._score(images)
-
-    @staticmethod
-    def _columns(candidate: Detector, images: Images) -> Tensor:
-        if isinstance(candidate, SecondStageDetector):
-            return candidate.features(images)
-        return candidate(read_images(images, "images")[0])[:, None]
-
-    def _part(self, features: Tensor, number: int) -> Tensor:
-        return features.split(self._widths, dim=1)[number]
-
-    def _scores(self, features: Tensor, number: int) -> NDArray[np.float64]:
-        candidate, part = self.candidates[number], self._part(features, number)
-        return candidate.predict_features(part) if isinstance(candidate, SecondStageDetector) else part[:, 0].numpy()
+    def _score(self, seen: Evidence) -> Tensor:
+        return self.chosen._score(seen)

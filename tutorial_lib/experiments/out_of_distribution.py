@@ -32,8 +32,7 @@ from tutorial_lib import detectors
 from tutorial_lib.data.images import ImageSet
 from tutorial_lib.data.registry import suggestion
 from tutorial_lib.detectors.base import Detector
-from tutorial_lib.detectors.second_stage import SecondStageDetector
-from tutorial_lib.detectors.tuned import Tuned
+from tutorial_lib.detectors.evidence import Evidence
 from tutorial_lib.experiments.open_set import open_set
 from tutorial_lib.gradients.targets import n_ones
 from tutorial_lib.metrics import summary
@@ -41,14 +40,14 @@ from tutorial_lib.results.published import read_published
 from tutorial_lib.results.rows import Row
 from tutorial_lib.results.tables import markdown_table, mean_and_spread
 from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
-from tutorial_lib.runs.shared_norms import shared_norms
+from tutorial_lib.runs.observations import cached_observation
 from tutorial_lib.studies import STUDIES, Study, load_study
 
 __all__ = ["EXPERIMENT", "HEADLINE", "METHODS", "OPEN_SET", "Method", "challenging_sides"]
 
 NAME = "out_of_distribution"
 
-VERSION = 3
+VERSION = 4
 """Of the grid; cells of an older one are computed again."""
 
 LIMIT = 2000
@@ -69,16 +68,15 @@ class Method:
         name: in result rows.
         title: for readers.
         make: from a classifier and a seed to a detector.
-        wants: what ``fit`` gets: ``"nothing"``; ``"validation"``; ``"train"``: labelled training images, as in papers;
-            ``"challenging"``: validation and challenging images. A detector that takes a reference set gets training
-            images for it.
+            What it is fitted on, its class says: challenging images if it is ``supervised``, labelled training images
+            if it is ``from_training_images`` as in its paper, else validation images if it ``requires_fit``; and
+            training images as the reference if it ``uses_reference``.
         ablation: a variant of another method, of which only the AUROC is kept.
     """
 
     name: str
     title: str
     make: Callable[[nn.Module, int], Detector]
-    wants: str = "nothing"
     ablation: bool = False
 
 
@@ -102,14 +100,9 @@ _METHODS = (
     Method("energy", "Energy", lambda model, seed: detectors.Energy(model)),
     Method("odin", "ODIN, T 1000, step 0.0014", lambda model, seed: detectors.ODIN(model)),
     Method("gradnorm", "GradNorm", lambda model, seed: detectors.GradNorm(model)),
-    Method("knn", "Nearest neighbours", lambda model, seed: detectors.KNN(model), "train"),
-    Method("mahalanobis", "Mahalanobis (V)", lambda model, seed: detectors.Mahalanobis(model), "train"),
-    Method(
-        "relative_mahalanobis",
-        "Relative Mahalanobis",
-        lambda model, seed: detectors.RelativeMahalanobis(model),
-        "train",
-    ),
+    Method("knn", "Nearest neighbours", lambda model, seed: detectors.KNN(model)),
+    Method("mahalanobis", "Mahalanobis (V)", lambda model, seed: detectors.Mahalanobis(model)),
+    Method("relative_mahalanobis", "Relative Mahalanobis", lambda model, seed: detectors.RelativeMahalanobis(model)),
     Method(
         "gradient_sum_large",
         "Sum of gradient norms, large is strange",
@@ -120,22 +113,19 @@ _METHODS = (
         "Sum of gradient norms, small is strange",
         lambda model, seed: detectors.GradientSum(model, "small"),
     ),
-    Method("gradient_density", "Gradient density", lambda model, seed: detectors.GradientDensity(model), "validation"),
-    Method("gradient_fusion", "Gradient fusion", lambda model, seed: detectors.GradientFusion(model), "validation"),
-    Method("odin_tuned", "ODIN, settings chosen", _tuned_odin, "challenging"),
-    Method(
-        "mahalanobis_fe", "Mahalanobis (FE)", lambda model, seed: detectors.MahalanobisEnsemble(model), "challenging"
-    ),
-    Method("mahalanobis_p_fe", "Mahalanobis (P+FE)", _tuned_mahalanobis, "challenging"),
-    Method("lid", "LID", lambda model, seed: detectors.LID(model), "challenging"),
-    Method(
-        "purview",
-        "Purview: H on gradient norms",
-        lambda model, seed: detectors.Purview(model, seed=seed),
-        "challenging",
-    ),
+    Method("gradient_density", "Density of gradient norms", lambda model, seed: detectors.GradientDensity(model)),
+    Method("activation_density", "Density of activation norms", lambda model, seed: detectors.ActivationDensity(model)),
+    Method("backprop_density", "Density of backpropagated norms", lambda model, seed: detectors.BackpropDensity(model)),
+    Method("layer_density", "Density of both, side by side", lambda model, seed: detectors.LayerDensity(model)),
+    Method("gradient_fusion", "Gradient fusion", lambda model, seed: detectors.GradientFusion(model)),
+    Method("activation_fusion", "Activation fusion", lambda model, seed: detectors.ActivationFusion(model)),
+    Method("odin_tuned", "ODIN, settings chosen", _tuned_odin),
+    Method("mahalanobis_fe", "Mahalanobis (FE)", lambda model, seed: detectors.MahalanobisEnsemble(model)),
+    Method("mahalanobis_p_fe", "Mahalanobis (P+FE)", _tuned_mahalanobis),
+    Method("lid", "LID", lambda model, seed: detectors.LID(model)),
+    Method("purview", "Purview: H on gradient norms", lambda model, seed: detectors.Purview(model, seed=seed)),
     *(
-        Method(name, title, make, "challenging", ablation=True)
+        Method(name, title, make, ablation=True)
         for name, title, make in (
             (
                 "purview_zeros",
@@ -191,8 +181,19 @@ METRICS = ("auroc", "aupr_out", "aupr_in", "fpr_at_95_tpr_in", "fpr_at_95_tpr_ou
 it is the first of them.
 """
 
-HEADLINE = ("msp", "energy", "knn", "gradient_density", "gradient_fusion")
-"""The chapter's headline, and what it is compared with: methods that learn from known images alone."""
+HEADLINE = (
+    "msp",
+    "energy",
+    "knn",
+    "gradient_density",
+    "activation_density",
+    "backprop_density",
+    "layer_density",
+    "gradient_fusion",
+    "activation_fusion",
+)
+"""The chapter's headline, and what it is compared with: methods that learn from known images alone. Beside every score that
+needs a backward pass stands the same score on what the forward pass has."""
 
 SECOND_NETWORK = {"digits": "resnet20", "cifar10": "lenet"}
 """Another network for some studies, which the headline is repeated on."""
@@ -253,20 +254,19 @@ def _scores(method: Method, study: Study, network: str, seed: int, device: torch
     for name in study.available_shifts():
         to_learn[name], to_test[name] = challenging_sides(limited(study.shift(name), STRANGE_LIMIT))
     held_out = limited(study.validation, 5 * LIMIT)
-    with shared_norms(model, lambda: [held_out, known, *to_learn.values(), *to_test.values()]):
-        detector = method.make(model, seed)
-        if method.wants != "challenging":
-            _fit_on_known(detector, method, study, held_out)
-            scores_in = detector.predict(known)
-            for shift, strange in to_test.items():
-                yield shift, "none", scores_in, detector.predict(strange)
-            return
-        fit_on = _fitting(detector, study, known, to_learn, to_test)  # type: ignore[arg-type]
-        for shift in to_test:
-            others = [name for name in to_test if name != shift]
-            yield (shift, "same", *fit_on([shift], shift))
-            if others:
-                yield (shift, "other", *fit_on(others, shift))
+    detector = method.make(model, seed)
+    if not detector.supervised:
+        _fit_on_known(detector, study, held_out)
+        scores_in = detector.predict_from(_observed(detector, known))
+        for shift, strange in to_test.items():
+            yield shift, "none", scores_in, detector.predict_from(_observed(detector, strange))
+        return
+    fit_on = _fitting(detector, study, known, to_learn, to_test)
+    for shift in to_test:
+        others = [name for name in to_test if name != shift]
+        yield (shift, "same", *fit_on([shift], shift))
+        if others:
+            yield (shift, "other", *fit_on(others, shift))
 
 
 def _open_set_scores(method: Method, study: Study, network: str, seed: int, device: torch.device) -> Iterator[Scored]:
@@ -280,43 +280,50 @@ def _open_set_scores(method: Method, study: Study, network: str, seed: int, devi
     for name in study.available_shifts():
         if study.shifts[name].kind != "covariate":
             strange[name] = limited(study.shift(name), STRANGE_LIMIT)
-    with shared_norms(model, lambda: [held_out, known, pretended, *strange.values()]):
-        detector = method.make(model, seed)
-        if method.wants == "challenging":
-            detector.fit(held_out, pretended)  # type: ignore[arg-type]
-        else:
-            _fit_on_known(detector, method, small, held_out)
-        scores_in = detector.predict(known)
-        for name, images in strange.items():
-            seen = "other" if method.wants == "challenging" else "none"
-            yield name, seen, scores_in, detector.predict(images)
+    detector = method.make(model, seed)
+    if detector.supervised:
+        if detector.uses_reference:
+            detector.fit_reference(limited(small.train, 5 * LIMIT))
+        detector.fit_from(_observed(detector, held_out, to_fit=True), _observed(detector, pretended, to_fit=True))
+    else:
+        _fit_on_known(detector, small, held_out)
+    scores_in = detector.predict_from(_observed(detector, known))
+    for name, images in strange.items():
+        seen = "other" if detector.supervised else "none"
+        yield name, seen, scores_in, detector.predict_from(_observed(detector, images))
 
 
-def _fit_on_known(detector: Detector, method: Method, study: Study, held_out: ImageSet) -> None:
-    train = limited(study.train, 5 * LIMIT) if method.wants == "train" or detector.uses_reference else None
-    if method.wants == "train":
-        detector.fit(train)  # type: ignore[arg-type]
-    elif method.wants == "validation":
-        detector.fit(held_out, reference=train)
+def _observed(detector: Detector, images: ImageSet, to_fit: bool = False) -> Evidence:
+    return cached_observation(detector.model, images, detector.needs_to_fit() if to_fit else detector.needs())
+
+
+def _fit_on_known(detector: Detector, study: Study, held_out: ImageSet) -> None:
+    if not detector.requires_fit:
+        return
+    train = limited(study.train, 5 * LIMIT)
+    if detector.uses_reference:
+        detector.fit_reference(train)
+    detector.fit_from(_observed(detector, train if detector.from_training_images else held_out, to_fit=True))
 
 
 def _fitting(
-    detector: SecondStageDetector | Tuned,
+    detector: Detector,
     study: Study,
     known: ImageSet,
     to_learn: Mapping[str, ImageSet],
     to_test: Mapping[str, ImageSet],
 ) -> Callable[[list[str], str], tuple[np.ndarray, np.ndarray]]:
-    """A function (names to learn from, name to test on) to scores; features are computed once for all of them."""
+    """A function (names to learn from, name to test on) to scores; everything is looked at once for all of them."""
     if detector.uses_reference:
         detector.fit_reference(limited(study.train, 5 * LIMIT))
-    learned = {name: detector.features(images) for name, images in to_learn.items()}
-    tested = {name: detector.features(images) for name, images in to_test.items()}
-    known_learned, known_tested = detector.features(limited(study.validation)), detector.features(known)
+    learned = {name: _observed(detector, images, to_fit=True) for name, images in to_learn.items()}
+    tested = {name: _observed(detector, images) for name, images in to_test.items()}
+    known_learned = _observed(detector, limited(study.validation), to_fit=True)
+    known_tested = _observed(detector, known)
 
     def fit_on(names: list[str], shift: str) -> tuple[np.ndarray, np.ndarray]:
-        detector.fit_features(known_learned, torch.cat([learned[name] for name in names]))
-        return detector.predict_features(known_tested), detector.predict_features(tested[shift])
+        detector.fit_from(known_learned, Evidence.together(learned[name] for name in names))
+        return detector.predict_from(known_tested), detector.predict_from(tested[shift])
 
     return fit_on
 
@@ -352,7 +359,15 @@ SUPERVISION = {
 }
 """What stands above each block of the table, by the rows' challenging data."""
 
-AS_PUBLISHED = ("msp", "odin_tuned", "mahalanobis", "mahalanobis_p_fe", "purview", "gradient_fusion")
+AS_PUBLISHED = (
+    "msp",
+    "odin_tuned",
+    "mahalanobis",
+    "mahalanobis_p_fe",
+    "purview",
+    "gradient_fusion",
+    "activation_fusion",
+)
 """Methods of the published table, and ours that sees no challenging images."""
 
 PUBLISHED_METRICS = {

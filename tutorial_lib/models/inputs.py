@@ -87,7 +87,9 @@ def check_labels(labels: Any, count: int, name: str = "labels") -> Tensor:
 
 
 def _as_they_come(data: Any, name: str) -> Iterator[Batch]:
-    if isinstance(data, ImageSet):
+    if isinstance(data, Batch):
+        yield data
+    elif isinstance(data, ImageSet):
         yield Batch(data.images, data.labels, data.name)
     elif isinstance(data, Tensor):
         yield Batch(data, None, UNNAMED)

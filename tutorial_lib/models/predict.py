@@ -59,7 +59,10 @@ def preserved(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def channels_of(model: nn.Module) -> int | None:
-    """How many channels the model's first layer, a `Normalize`, takes; None where there is none to tell."""
+    """How many channels the model takes, by its ``image_shape`` or its first layer, a `Normalize`; None if neither tells."""
+    shape = getattr(model, "image_shape", None)
+    if shape:
+        return int(shape[0])
     mean = getattr(getattr(model, "normalize", None), "mean", None)
     return mean.numel() if isinstance(mean, Tensor) else None
 
