@@ -25,8 +25,9 @@ from tutorial_lib.detectors import (
     Purview,
     check_detector,
 )
-from tutorial_lib.detectors.check import CHECKS, Case, examples
+from tutorial_lib.detectors.check import CHECKS, Case
 from tutorial_lib.detectors.evidence import LOGITS
+from tutorial_lib.detectors.examples import examples
 from tutorial_lib.metrics import auroc
 
 EXAMPLES = examples()
@@ -291,6 +292,7 @@ def test_a_fusion_takes_one_pass(model, known):
 
 def test_settings_can_be_searched(model, known, strange):
     """scikit-learn's grid search over ours: clones, ``set_params``, ``fit(X, y)``."""
+
     class OnArrays(KNN):
         """scikit-learn cuts arrays, not tensors."""
 

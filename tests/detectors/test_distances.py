@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import mahalanobis
+from sklearn.covariance import LedoitWolf
 from torch import nn
 
 from tutorial_lib.detectors import KNN, LID, Mahalanobis, MahalanobisEnsemble, RelativeMahalanobis, Tuned
@@ -126,7 +127,7 @@ def test_labels_are_asked_for_by_name(model, known):
 
 
 def test_features_are_asked_for_by_name():
-    with pytest.raises(TypeError, match="no method features"):
+    with pytest.raises(TypeError, match="no features method"):
         KNN(nn.Flatten(), k=1).fit(torch.rand(3, 1, 2, 2))
 
 
@@ -146,6 +147,34 @@ def test_shrinkage_keeps_few_images_from_deciding():
     shrunk = TiedGaussians.fit(points, labels, shrink=True).squared_distances(new).mean()
     assert counted > 1000 * shrunk
     assert 10 < shrunk < 60  # 20 for the true covariance
+
+
+def test_shrinkage_can_be_asked_for(model, known):
+    """Ledoit and Wolf's covariance, by scikit-learn, under the squared distances."""
+    features = predict_features(model, known.images).double().numpy()
+    means = np.stack([features[known.labels == c].mean(0) for c in range(8)])
+    inverse = np.linalg.inv(LedoitWolf(assume_centered=True).fit(features - means[known.labels]).covariance_)
+    away = features[:20, None] - means
+    by_hand = 0.5 * np.einsum("ncd,de,nce->nc", away, inverse, away).min(1)
+    detector = Mahalanobis(model, shrink=True).fit(known)
+    np.testing.assert_allclose(detector.predict(known.images[:20]), by_hand, rtol=1e-2)
+    assert not np.allclose(detector.predict(known), Mahalanobis(model).fit(known).predict(known), rtol=0.1)
+    for other in (RelativeMahalanobis(model, shrink=True), MahalanobisEnsemble(model, shrink=True)):
+        assert other.shrink
+
+
+def test_a_thousand_classes_take_little_memory():
+    """1,000 classes in 1,024 dimensions: the differences to all means would be 2 GB for a batch of 256."""
+    generator = torch.Generator().manual_seed(0)
+    means = torch.randn(1000, 1024, generator=generator, dtype=torch.float64)
+    gaussians = TiedGaussians(means, torch.eye(1024, dtype=torch.float64))
+    points = torch.randn(64, 1024, generator=generator)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        distances = gaussians.squared_distances(points)
+    held = max(event.self_cpu_memory_usage for event in profile.events())
+    assert held < 10e6  # 64 x 1,024 doubles are half a megabyte
+    by_hand = torch.stack([(points[i].double() - means).square().sum(1) for i in range(3)])
+    torch.testing.assert_close(distances[:3], by_hand, rtol=1e-9, atol=1e-6)
 
 
 def test_a_class_without_images_gets_the_mean_of_all():
@@ -177,15 +206,17 @@ def test_local_dimension_is_finite_where_distances_tie():
 
 def test_lid_does_not_learn_from_its_reference(model, known, strange):
     detector = LID(model, k=5, reference_size=50).fit(known, strange[0])
-    assert detector._reference.shape == (50, 6 + 16 + 120 + 84)
-    features = detector.features(known)  # half of known is the reference: an image there finds itself at distance 0
+    assert [part.shape for part in detector._reference] == [(50, width) for width in (6, 16, 120, 84)]
+    features = detector.features(
+        detector.observe(known)
+    )  # half of known is the reference: an image there finds itself at distance 0
     learned_from = (features > 0.5).all(1)
     assert 0.4 < learned_from.float().mean() < 0.8
 
 
 def test_the_ensemble_weighs_one_distance_a_stage(model, study, known, strange):
     detector = MahalanobisEnsemble(model).fit(known, strange[0], study.train)
-    columns = detector.features(known)
+    columns = detector.features(detector.observe(known))
     assert columns.shape == (len(known), 4)
     last = Mahalanobis(model).fit(study.train)
     np.testing.assert_allclose(columns[:, -1], last.predict(known), rtol=1e-5)
@@ -195,12 +226,13 @@ def test_the_ensemble_steps_once_a_stage(model, study, known, strange):
     """The last stage's column, after its own step, is Mahalanobis (P)."""
     detector = MahalanobisEnsemble(model, epsilon=0.002).fit(known, strange[0], study.train)
     last = Mahalanobis(model, epsilon=0.002).fit(study.train)
-    np.testing.assert_allclose(detector.features(known)[:, -1], last.predict(known), rtol=1e-3, atol=0.02)
+    columns = detector.features(detector.observe(known))
+    np.testing.assert_allclose(columns[:, -1], last.predict(known), rtol=1e-3, atol=0.02)
 
 
 def test_layers_can_be_named(model, known, strange):
     detector = MahalanobisEnsemble(model, layers=["backbone.1", "backbone.10"]).fit(known, strange[0])
-    assert detector.features(known).shape[1] == 2
+    assert detector.features(detector.observe(known)).shape[1] == 2
     with pytest.raises(ValueError, match="no submodule 'stage1'"):
         MahalanobisEnsemble(model, layers=["stage1"]).fit(known, strange[0])
 
@@ -209,8 +241,8 @@ def test_tuned_takes_the_candidate_that_catches_most(known, strange, model, stud
     """A step of half the range ruins every image; no step is better."""
     candidates = [Mahalanobis(model, epsilon=e) for e in (0.5, 0.0)]
     tuned = Tuned(candidates).fit(known, strange[0], study.train)
-    assert tuned.chosen is candidates[1]
-    np.testing.assert_array_equal(tuned.predict(known), candidates[1].predict(known))
+    assert tuned.chosen.epsilon == 0
+    np.testing.assert_array_equal(tuned.predict(known), candidates[1].fit(study.train).predict(known))
 
 
 def test_bad_settings_are_refused(model, grey_network):

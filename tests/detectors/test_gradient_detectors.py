@@ -1,5 +1,8 @@
 """Gradient detectors against ordinary gradients, and which way each of them points."""
 
+import copy
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,8 @@ from sklearn.covariance import LedoitWolf
 from tutorial_lib.detectors import (
     KNN,
     MSP,
+    ActivationDensity,
+    ActivationFusion,
     Combination,
     Energy,
     GradientDensity,
@@ -19,9 +24,12 @@ from tutorial_lib.detectors import (
     LogitsControl,
     Tail,
     log_squared_norms,
+    observe,
 )
 from tutorial_lib.detectors.base import split
+from tutorial_lib.detectors.evidence import IMAGES, ActivationNorms, BackpropNorms, GradientNorms
 from tutorial_lib.metrics import auroc
+from tutorial_lib.models import Classifier
 
 
 def gradients(network, image, loss):
@@ -68,8 +76,6 @@ def test_gradnorm_is_minus_the_l1_norm_of_the_last_gradient(colour_network):
 
 def test_gradnorm_points_towards_indecision(model, known):
     """Softmax near uniform: p - u vanishes, so the norm is small and the score high."""
-    import copy
-
     undecided = copy.deepcopy(model)
     with torch.no_grad():
         undecided.head.weight.mul_(1e-3)
@@ -93,13 +99,18 @@ def test_gradient_density_does_not_look_at_labels(model, known, strange):
     np.testing.assert_array_equal(GradientDensity(model).fit(known).predict(strange[1]), without)
 
 
-def test_density_finds_what_the_sum_mistakes(model, known, study, strange):
-    """The course's point in one line: not the size of the gradient gives the stranger away, but its shape."""
-    test, photographs = study.test.images, strange[1].images
-    published = GradientSum(model)
-    density = GradientDensity(model).fit(known)
-    assert auroc(published.predict(test), published.predict(photographs)) < 0.2
-    assert auroc(density.predict(test), density.predict(photographs)) > 0.98
+def test_density_finds_small_what_the_sum_calls_known():
+    """The course's point in one line: not the size of a gradient gives a stranger away, but its shape. Norms written down:
+    strangers' are smaller in all, and in other proportions."""
+    generator = torch.Generator().manual_seed(0)
+    size = torch.randn(400, 1, generator=generator, dtype=torch.float64)  # all layers go together
+    norms = size + 0.1 * torch.randn(400, 5, generator=generator, dtype=torch.float64)
+    strange = norms[:100] - 2 + torch.tensor([0.6, -0.6, 0.6, -0.6, 0.6])
+    logits = torch.zeros(400, 3)
+    density = GradientDensity().fit_from({"logits": logits[:300], "gradient_norms": norms[100:]})
+    scores = [density.predict_from(logits=logits[:100], gradient_norms=part) for part in (norms[:100], strange)]
+    assert auroc(*scores) > 0.95
+    assert auroc(*(GradientSum().predict_from(part) for part in (norms[:100], strange))) < 0.2
 
 
 def test_an_answer_that_fit_never_saw_is_scored_all_the_same(model, known, study):
@@ -150,8 +161,11 @@ def test_fishers_sum_of_independent_scores_follows_chi_square(known):
             super().__init__(model)
             self.column = column
 
-        def _score(self, images):
-            return images.flatten(1)[:, self.column]
+        def needs(self):
+            return (IMAGES,)
+
+        def _score(self, seen):
+            return seen[IMAGES].flatten(1)[:, self.column]
 
     images = torch.rand(60_000, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     model = torch.nn.Flatten()
@@ -167,49 +181,164 @@ def test_a_combination_of_one_orders_as_that_one(model, known, strange):
     assert (np.diff(scores[order]) >= 0).all()
 
 
-def test_fusion_is_never_far_behind_its_best_part(model, known, study):
-    fusion = GradientFusion(model).fit(known, reference=study.train)
-    for name in study.shift_names:
-        images = study.shift(name)
-        best = max(auroc(part.predict(study.test), part.predict(images)) for part in fusion.detectors)
-        assert auroc(fusion.predict(study.test), fusion.predict(images)) > best - 0.015
-
-
-def test_fusion_by_hand(model, known, study, strange):
-    """Gradients speak beyond one nat; energy and confidence share a vote."""
-    fusion = GradientFusion(model).fit(known, reference=study.train)
+@pytest.mark.parametrize("make", [GradientFusion, ActivationFusion])
+def test_fusion_by_hand(make, model, known, study, strange):
+    """One vote each, as chapter 8 has it: minus the logarithms of the shares of known images that score as high."""
+    fusion = make(model).fit(known, reference=study.train)
     held, _, calibration, _ = split(known.images, None, 2 / 3)
-    parts = [
-        GradientDensity(model, "uniform", "ce").fit(held),
-        GradientDensity(model, "ones", "bce").fit(held),
-        Energy(model),
-        MSP(model),
-        KNN(model).fit(study.train),
-    ]
-    g, h, energy, confidence, neighbours = (
-        Tail(part.predict(calibration)).surprise(part.predict(strange[1])) for part in parts
-    )
-    by_hand = np.clip((g + h) / 2 - 1, 0, None) + (energy + confidence) / 2 + neighbours
-    np.testing.assert_allclose(fusion.predict(strange[1]), by_hand, rtol=1e-9)
+    density = GradientDensity if make is GradientFusion else ActivationDensity
+    by_hand = np.zeros(len(strange[1]))
+    for part in (density(model).fit(held), Energy(model), KNN(model).fit(study.train)):
+        scores, among = part.predict(strange[1]), part.predict(calibration)
+        by_hand += Tail(among).surprise(scores)
+        inside = scores <= among.max()  # beyond the largest, there is nothing left to count
+        counted = (1 + (among >= scores[:, None]).sum(1)) / (1 + len(among))
+        surprise = Tail(among).surprise(scores)
+        assert (np.abs(np.exp(-surprise) - counted)[inside] < 1.5 / len(among)).all()
+    np.testing.assert_allclose(fusion.predict(strange[1]), by_hand, rtol=1e-6)
 
 
 def test_the_reference_goes_to_those_that_papers_fit_to_training_images(model, known, study):
     fusion = GradientFusion(model).fit(known, reference=study.train)
-    density, *_, neighbours = fusion.detectors
-    np.testing.assert_array_equal(neighbours.predict(study.test), KNN(model).fit(study.train).predict(study.test))
+    density, _, neighbours = fusion.detectors_
+    trained = KNN(model).fit(study.train)
+    np.testing.assert_allclose(neighbours.predict(study.test), trained.predict(study.test), rtol=1e-6)
     held = split(known.images, None, 2 / 3)[0]
-    np.testing.assert_array_equal(density.predict(study.test), GradientDensity(model).fit(held).predict(study.test))
+    fitted = GradientDensity(model).fit(held)
+    np.testing.assert_allclose(density.predict(study.test), fitted.predict(study.test), rtol=1e-3)
     without = GradientFusion(model).fit(known, reference=study.train).fit(known)  # a second fit forgets the reference
     np.testing.assert_array_equal(without.predict(study.test), GradientFusion(model).fit(known).predict(study.test))
 
 
-def test_weights_are_votes(model, known, strange):
-    one = Combination([Energy(model), MSP(model)], weights=[2, 1]).fit(known).predict(strange[1])
-    other = Combination([Energy(model), Energy(model), MSP(model)]).fit(known).predict(strange[1])
-    np.testing.assert_allclose(one, other, rtol=1e-9)
-    for weights in ([1.0], [1.0, 0.0]):
-        with pytest.raises(ValueError, match="2 positive numbers"):
-            Combination([Energy(model), MSP(model)], weights)
+# --- activations and what comes back ----------------------------------------------------------------------------------
+
+
+def test_activation_norms_are_those_of_the_layers_outputs(colour_network):
+    images = torch.rand(3, 3, 16, 16)
+    layers = [module for module in colour_network.modules() if any(True for _ in module.parameters(recurse=False))]
+    columns = []
+    for layer in layers:
+        met = []
+        handle = layer.register_forward_hook(lambda _, __, output, met=met: met.append(output.detach().clone()))
+        colour_network(images)
+        handle.remove()
+        columns.append(met[0].double().flatten(1).square().sum(1).log())
+    ours = observe(colour_network, images, ActivationNorms())[ActivationNorms()]
+    torch.testing.assert_close(ours, torch.stack(columns, 1), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("label", "loss", "by_hand"), [("ones", "bce", bce_ones), ("uniform", "ce", ce_uniform)])
+def test_backprop_norms_are_those_of_one_backward_pass_an_image(colour_network, label, loss, by_hand):
+    images, quantity = torch.rand(3, 3, 16, 16), BackpropNorms(label, loss)
+    layers = [module for module in colour_network.modules() if isinstance(module, torch.nn.Conv2d | torch.nn.Linear)]
+    rows = []
+    for image in images:
+        outputs = []
+        handles = [layer.register_forward_hook(lambda _, __, output, to=outputs: to.append(output)) for layer in layers]
+        value = by_hand(colour_network(image[None])[0])
+        for handle in handles:
+            handle.remove()
+        rows.append([g.double().square().sum().log() for g in torch.autograd.grad(value, outputs)])
+    ours = observe(colour_network, images, quantity)[quantity]
+    np.testing.assert_allclose(ours, rows, rtol=1e-3, atol=1e-3)
+
+
+def test_a_linear_layers_gradient_norm_is_the_product_of_both():
+    """log |dW|² = log |delta|² + log |a|²: side by side the two know no less than their sum."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(4, 6, bias=False), torch.nn.Linear(6, 3, bias=False)
+    )
+    images = torch.rand(5, 1, 2, 2)
+    asked = GradientNorms("ones", "bce"), BackpropNorms("ones", "bce"), ActivationNorms()
+    seen = observe(network, images, *asked)
+    gradients, deltas, outputs = (seen[quantity] for quantity in asked)
+    inputs = torch.stack([images.double().flatten(1).square().sum(1).log(), outputs[:, 0]], 1)
+    torch.testing.assert_close(gradients, deltas + inputs, rtol=1e-4, atol=1e-4)
+
+
+def test_in_place_layers_and_frozen_weights_change_nothing(colour_network):
+    torch.manual_seed(0)
+    plain = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(108, 4))
+    other = copy.deepcopy(plain)
+    other[1].inplace = True
+    other[0].requires_grad_(False)
+    images = torch.rand(4, 1, 8, 8)
+    for quantity in (BackpropNorms(), ActivationNorms()):
+        torch.testing.assert_close(
+            observe(other, images, quantity)[quantity], observe(plain, images, quantity)[quantity]
+        )
+    assert not other[0].weight.requires_grad
+
+
+def test_what_does_not_count_images_has_no_norm():
+    """A layer that runs on queries, of which there may be as many as images, is found out and left out."""
+
+    class Queries(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.mix, self.out = torch.nn.Embedding(6, 4), torch.nn.Linear(4, 4), torch.nn.Linear(4, 3)
+
+        def forward(self, images):
+            queries = self.mix(self.table.weight)
+            return self.out(images.flatten(1) + queries.mean(0))
+
+    model, quantity = Queries(), ActivationNorms()
+    for count in (1, 3, 6):
+        assert observe(model, torch.rand(count, 1, 2, 2), quantity)[quantity].shape == (count, 1)
+
+
+def test_a_confident_answers_signal_does_not_drown():
+    """p - u of a logit 200 ahead is 0 in float32 under the predicted label; in float64 it has a logarithm."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 2, bias=False))
+    torch.nn.init.eye_(model[1].weight).data.mul_(400)
+    quantity = BackpropNorms("predicted", "ce")
+    (norm,) = observe(model, torch.tensor([[[[0.5, 0.0]]]]), quantity)[quantity][0]
+    assert norm.item() == pytest.approx(2 * -200 + math.log(2), rel=1e-6)
+
+
+# --- heads of other kinds ---------------------------------------------------------------------------------------------
+
+
+class FunctionalHead(torch.nn.Module):
+    """The last weights lie in no layer, and are registered first."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = torch.nn.Parameter(torch.randn(3, 4))
+        self.first = torch.nn.Linear(16, 4)
+
+    def forward(self, images):
+        return F.linear(self.first(images.flatten(1)).relu(), self.last)
+
+
+@pytest.mark.parametrize("kind", ["layers", "functional", "scaled"])
+def test_gradnorm_is_the_last_gradient_whatever_the_head(kind):
+    """One image, one backward pass; a head of two layers, one that is code, one whose logits are divided afterwards."""
+    torch.manual_seed(0)
+    images = torch.rand(5, 1, 4, 4)
+    if kind == "layers":
+        head = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3))
+        backbone = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 4))
+        model = Classifier(torch.nn.Identity(), backbone, head=head)
+        weights = head[2].weight
+    elif kind == "functional":
+        model = FunctionalHead()
+        weights = model.last
+    else:
+        layer = torch.nn.Linear(16, 3)
+        model = torch.nn.Sequential(torch.nn.Flatten(), layer, Halved())
+        weights = layer.weight
+    by_hand = []
+    for image in images:
+        (gradient,) = torch.autograd.grad(ce_uniform(model(image[None])[0]), weights)
+        by_hand.append(-gradient.abs().sum().item())
+    np.testing.assert_allclose(GradNorm(model).predict(images), by_hand, rtol=1e-4)
+
+
+class Halved(torch.nn.Module):
+    def forward(self, logits):
+        return logits / 2
 
 
 def test_combinations_that_make_no_sense_are_refused(model, grey_network, known):

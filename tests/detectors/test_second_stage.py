@@ -18,9 +18,12 @@ from tutorial_lib.detectors import (
     Purview,
     log_squared_norms,
 )
-from tutorial_lib.detectors.gradient_features import log_norms_from
 from tutorial_lib.detectors.second_stage import log_odds
 from tutorial_lib.metrics import auroc
+
+
+def features_of(detector, images):
+    return detector.features(detector.observe(images))
 
 
 def test_any_classifier_can_be_put_in(model, known, strange):
@@ -60,10 +63,10 @@ def test_purview_is_h_on_the_log_gradient_norms(model, known, strange):
 def test_controls_look_at_the_forward_pass(model, known):
     images = known.float()
     with torch.no_grad():
-        torch.testing.assert_close(LogitsControl(model).features(known).float(), model(images))
-        torch.testing.assert_close(PenultimateControl(model).features(known).float(), model.features(images))
+        torch.testing.assert_close(features_of(LogitsControl(model), known).float(), model(images))
+        torch.testing.assert_close(features_of(PenultimateControl(model), known).float(), model.features(images))
         first = model.backbone[0](model.normalize(images)).square().sum((1, 2, 3)).log()
-        norms = ActivationNormsControl(model).features(known).float()
+        norms = features_of(ActivationNormsControl(model), known).float()
     torch.testing.assert_close(norms[:, 0], first)
     assert norms.shape[1] == 5  # two convolutions, three linear layers
 
@@ -94,19 +97,18 @@ def test_both_kinds_weigh_the_same(model, known, strange):
 def test_features_once_second_stages_many_times(model, study, known, strange):
     for detector in (Purview(model), PenultimateControl(model)):
         whole = type(detector)(model).fit(known, strange[0]).predict(strange[1])
-        parts = detector.fit_features(detector.features(known), detector.features(strange[0]))
-        np.testing.assert_array_equal(parts.predict_features(detector.features(strange[1])), whole)
-    ensemble = MahalanobisEnsemble(model).fit_reference(study.train)
-    ensemble.fit_features(ensemble.features(known), ensemble.features(strange[0]))
-    whole = MahalanobisEnsemble(model).fit(known, strange[0], study.train).predict(strange[1])
-    np.testing.assert_array_equal(ensemble.predict_features(ensemble.features(strange[1])), whole)
+        parts = detector.fit_from(detector.observe(known), detector.observe(strange[0]))
+        np.testing.assert_array_equal(parts.predict_from(detector.observe(strange[1])), whole)
+    for epsilon in (0.0, 0.002):
+        ensemble = MahalanobisEnsemble(model, epsilon).fit_reference(study.train)
+        ensemble.fit_from(ensemble.observe(known), ensemble.observe(strange[0]))
+        whole = MahalanobisEnsemble(model, epsilon).fit(known, strange[0], study.train).predict(strange[1])
+        np.testing.assert_array_equal(ensemble.predict_from(ensemble.observe(strange[1])), whole)
 
 
-def test_features_without_a_fit_are_refused(model, known):
-    with pytest.raises(NotFittedError, match="fit_features"):
-        Purview(model).predict_features(torch.zeros(2, 10))
-    with pytest.raises(ValueError, match="no reference images"):
-        Purview(model).fit_reference(known)
+def test_scores_without_a_fit_are_refused(model, known):
+    with pytest.raises(NotFittedError, match=r"call fit\(known, challenging\)"):
+        Purview(model).predict_from(torch.zeros(2, 10))
 
 
 def test_seeds_differ(model, known, strange):
@@ -115,23 +117,17 @@ def test_seeds_differ(model, known, strange):
 
 
 def test_halves_of_the_network_are_the_halves_of_the_features(model, known):
-    every, first, second = (Purview(model, part=part).features(known) for part in ("all", "first", "second"))
+    every, first, second = (features_of(Purview(model, part=part), known) for part in ("all", "first", "second"))
     assert first.shape[1] == every.shape[1] // 2 == second.shape[1]
     np.testing.assert_array_equal(every, torch.cat([first, second], dim=1))
     with pytest.raises(ValueError, match="'all', 'first', 'second', got 'last'"):
         Purview(model, part="last")
 
 
-def test_features_may_come_from_memory(model, known):
-    """A study puts its own memory in; only inside the block, and gone after an exception."""
-    asked = []
-
-    def memory(network, images, label, loss):
-        asked.append((label, loss, len(images)))
-        return torch.zeros(len(images), 3, dtype=torch.float64)
-
-    with pytest.raises(KeyError), log_norms_from(memory):
-        assert Purview(model).features(known).shape == (len(known), 3)
-        raise KeyError
-    assert asked == [("ones", "bce", len(known))]
-    assert Purview(model).features(known).shape[1] == len(list(model.parameters()))
+def test_the_default_stage_stops_when_it_learns_no_more(model, known, strange):
+    """What its docstring says: at most a hundred epochs, fewer when ten in a row gain less than 1e-4."""
+    stage = PenultimateControl(model).fit(known, strange[0])._h[-1]
+    assert (stage.max_iter, stage.n_iter_no_change, stage.tol) == (100, 10, 1e-4)
+    assert 10 < stage.n_iter_ <= 100
+    if stage.n_iter_ < 100:
+        assert min(stage.loss_curve_[:-10]) - min(stage.loss_curve_[-10:]) < 10 * stage.tol

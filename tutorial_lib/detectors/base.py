@@ -128,7 +128,7 @@ class Detector(BaseEstimator, ABC):
         """Scores (N,), floating point, from `needs`. The model is guarded and gradients are off; `IMAGES` are as the
         model takes them."""
 
-    def _fit(self, seen: Evidence) -> None:  # noqa: B027 (what learns nothing needs none)
+    def _fit(self, seen: Evidence) -> None:
         """Learn from `needs_to_fit` of known images, on the CPU, with ``seen.labels`` >= 0 or None; `IMAGES` as they
         came."""
 
@@ -136,10 +136,10 @@ class Detector(BaseEstimator, ABC):
         """What the reference images are looked at for."""
         return self.needs_to_fit()
 
-    def _prepare_reference(self, image: Tensor) -> None:  # noqa: B027 (few have something to find out)
+    def _prepare_reference(self, image: Tensor) -> None:
         """Find out what depends on the network, with one reference image (1, C, H, W)."""
 
-    def _fit_reference(self, seen: Evidence) -> None:  # noqa: B027 (few take a reference)
+    def _fit_reference(self, seen: Evidence) -> None:
         """Learn from the reference images, with labels or None."""
 
     # --- the first door: images -------------------------------------------------------------------------------------
@@ -283,7 +283,7 @@ class Detector(BaseEstimator, ABC):
     def __sklearn_is_fitted__(self) -> bool:
         return self._fitted or not self.requires_fit
 
-    def __repr__(self, N_CHAR_MAX: int = 700) -> str:  # noqa: N803 (scikit-learn's name)
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
         settings = {k: v for k, v in self.get_params(deep=False).items() if not isinstance(v, nn.Module)}
         return f"{self._name}({', '.join(f'{k}={v!r}' for k, v in settings.items())})"
 
@@ -323,9 +323,7 @@ class Detector(BaseEstimator, ABC):
 
     def _check_shape(self, shape: tuple[int, ...] | None) -> None:
         if shape is not None and self._fitted_shape is not None and shape != self._fitted_shape:
-            raise ValueError(
-                f"this {self._name} was fitted on images of {_by(self._fitted_shape)}, got {_by(shape)}"
-            )
+            raise ValueError(f"this {self._name} was fitted on images of {_by(self._fitted_shape)}, got {_by(shape)}")
 
     def _check_shapes(self, known: Images, **others: Any) -> None:
         """Refuse sets of another size before the network meets them, where they can be looked at without reading."""
@@ -355,7 +353,9 @@ class Detector(BaseEstimator, ABC):
             names, shape = ("unnamed",), None
         missing = [q for q in needs if q not in found]
         if missing:
-            raise ValueError(f"{self._name} looks at {_and(needs)}; there is no {_and(missing)}: observe(images) has it")
+            raise ValueError(
+                f"{self._name} looks at {_and(needs)}; there is no {_and(missing)}: observe(images) has it"
+            )
         values = {q: torch.as_tensor(found[q]) for q in needs}
         counts = {len(value) for value in values.values()}
         if len(counts) > 1:
@@ -418,9 +418,7 @@ class SupervisedDetector(Detector):
         if reference is not None:
             self._reference_from(reference)
         needs = self.needs_to_fit()
-        return self.fit_from(
-            self._observed(known, needs, "known"), self._observed(challenging, needs, "challenging")
-        )
+        return self.fit_from(self._observed(known, needs, "known"), self._observed(challenging, needs, "challenging"))
 
     def fit_from(self, known: Seen, challenging: Seen | None = None, labels: Any = None) -> Self:
         """``fit`` from what ``observe(images, to_fit=True)`` gives of known and of challenging images; see `Detector`."""

@@ -23,21 +23,19 @@ import math
 import pickle
 import random
 from collections.abc import Callable, Iterable
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import clone
-from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from tutorial_lib.data.images import ImageSet
 from tutorial_lib.detectors.base import Detector, NotFittedError
 from tutorial_lib.metrics import auroc
 
-__all__ = ["CHECKS", "Case", "check_detector", "examples"]
+__all__ = ["CHECKS", "Case", "check_detector"]
 
 Make = Callable[[nn.Module], Detector]
 """From a classifier to an unfitted detector."""
@@ -202,7 +200,9 @@ def bad_images_leave_it_unfitted(case: Case) -> None:
     if not detector.requires_fit:
         return
     case.fit(detector, digits.known, digits.strange)
-    _refused(ValueError, "[0, 1]", case.fit, detector, (digits.known.images.float(), digits.known.labels), digits.strange)
+    _refused(
+        ValueError, "[0, 1]", case.fit, detector, (digits.known.images.float(), digits.known.labels), digits.strange
+    )
 
 
 def challenging_data_are_declared(case: Case) -> None:
@@ -387,96 +387,3 @@ def _colour_network() -> nn.Module:
         with torch.no_grad():
             network(torch.rand(64, 3, 16, 16))
     return network
-
-
-# --- the library's own ------------------------------------------------------------------------------------------------
-
-
-def examples() -> dict[str, Make]:
-    """How to make every detector of ``tutorial_lib.detectors.__all__``, by name; some in several ways."""
-    from tutorial_lib import detectors
-
-    found: dict[str, Make] = {}
-    for name in detectors.__all__:
-        cls = getattr(detectors, name)
-        if isinstance(cls, type) and issubclass(cls, Detector) and not cls.__abstractmethods__:
-            variants = _variants(cls)
-            found |= {f"{name} {variant}".strip(): make for variant, make in variants.items()}
-    return found
-
-
-def _variants(cls: Any) -> dict[str, Make]:
-    from tutorial_lib import detectors as d
-
-    settings: dict[type, dict[str, Any]] = {
-        d.KNN: {"": {"k": 5}},
-        d.Mahalanobis: {"": {}, "(P)": {"epsilon": 0.002}, "shrunk": {"shrink": True}},
-        d.GradientSum: {"large": {"direction": "large"}, "small": {"direction": "small"}},
-        d.GradientDensity: {"": {}, "ones": {"label": "ones", "loss": "bce", "by_class": False}},
-        d.GradientFusion: {"": {"k": 5}},
-        d.ActivationFusion: {"": {"k": 5}},
-        d.MahalanobisEnsemble: {"(FE)": {}, "(P+FE)": {"epsilon": 0.002}},
-        d.LID: {"": {"k": 10, "reference_size": 60}},
-        d.Purview: {"": {}, "logistic": {"second_stage": LogisticRegression()}},
-    }
-    alone: dict[type, dict[str, Any]] = {
-        d.OneClassSVM: {"pixels": {}},
-        d.SVDD: {"pixels": {}},
-        d.DeepSVDD: {"": {"widths": (8,), "size": 8, "epochs": 5}},
-        d.Brightness: {"": {}},
-        d.Complexity: {"": {}},
-    }
-    of_parts: dict[type, dict[str, Make]] = {
-        d.Combination: {"": lambda model: d.Combination([d.MSP(model), d.KNN(model, k=3)])},
-        d.Tuned: {
-            "ODIN": lambda model: d.Tuned([d.ODIN(model, 1000.0, e) for e in (0.0, 0.01)]),
-            "Mahalanobis": lambda model: d.Tuned([d.Mahalanobis(model, epsilon=e) for e in (0.0, 0.01)]),
-            "(P+FE)": lambda model: d.Tuned([d.MahalanobisEnsemble(model, epsilon=e) for e in (0.0, 0.01)]),
-        },
-        d.ReconstructionError: {"": partial(_on_autoencoder, cls, "cae", False)},
-        d.LatentLoss: {"": partial(_on_autoencoder, cls, "vae", False)},
-        d.GradientAlignment: {
-            "": partial(_on_autoencoder, cls, "cae", True),
-            "fitted": partial(_on_autoencoder, cls, "cae", False),
-        },
-        d.GradCON: {"": partial(_on_autoencoder, cls, "cae", True), "VAE": partial(_on_autoencoder, cls, "vae", True)},
-    }
-    if cls in of_parts:
-        return of_parts[cls]
-    if cls in alone:
-        made: dict[str, Make] = {
-            name: partial(_without_model, cls, given) for name, given in alone[cls].items()
-        }
-        return made | ({"features": cls} if cls is d.OneClassSVM else {})
-    return {name: partial(cls, **given) for name, given in settings.get(cls, {"": {}}).items()}
-
-
-def _without_model(cls: Any, settings: dict[str, Any], model: nn.Module) -> Detector:
-    return cls(**settings)
-
-
-def _on_autoencoder(cls: Any, kind: str, constrained: bool, classifier: nn.Module) -> Detector:
-    """Detectors that look at an autoencoder get one for images like the classifier's."""
-    from tutorial_lib.models.predict import channels_of
-
-    model, constraint = _autoencoder(kind, channels_of(classifier) or 1)
-    return cls(model, constraint) if constrained else cls(model)
-
-
-@functools.cache
-def _autoencoder(kind: str, channels: int) -> tuple[nn.Module, Any]:
-    """A small one and its constraint: trained on digits if grey, with its initial weights if in colour."""
-    from tutorial_lib.gradcon import AutoencoderConfig, GradientConstraint, build_autoencoder, train_autoencoder
-    from tutorial_lib.studies import load_study
-
-    shape = (channels, 8, 8) if channels == 1 else (channels, 16, 16)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = build_autoencoder(kind, shape, width=0.25)
-    constraint = GradientConstraint(model)
-    if channels == 1:
-        train: ImageSet = load_study("digits").train
-        train_autoencoder(model, train, constraint, AutoencoderConfig(20), progress=False)
-    else:
-        constraint.update([torch.ones_like(mean) for mean in constraint.mean.values()])
-    return model.eval(), constraint

@@ -309,7 +309,7 @@ def observed(
         )
 
 
-class guarded:  # noqa: N801 (used as a function)
+class guarded:
     """Evaluation mode and no gradients inside the block, even in a caller's inference mode; then all as before."""
 
     def __init__(self, model: nn.Module) -> None:

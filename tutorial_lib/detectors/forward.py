@@ -158,9 +158,7 @@ def parametric_layers(model: nn.Module, images: Tensor) -> list[str]:
     key = tuple(images.shape[1:])
     known = _LAYERS.setdefault(model, {})
     if key not in known:
-        names = [
-            name for name, module in model.named_modules() if any(True for _ in module.parameters(recurse=False))
-        ]
+        names = [name for name, module in model.named_modules() if any(True for _ in module.parameters(recurse=False))]
         lengths: list[dict[str, set[int]]] = []
         for count in (2, 3):
             met: dict[str, set[int]] = {}

@@ -36,9 +36,7 @@ class ODIN(Detector):
     array([-0.69])
     """
 
-    def __init__(
-        self, model: nn.Module | None = None, temperature: float = 1000.0, epsilon: float = 0.0014
-    ) -> None:
+    def __init__(self, model: nn.Module | None = None, temperature: float = 1000.0, epsilon: float = 0.0014) -> None:
         super().__init__(model)
         self.temperature = checked("temperature", temperature, 0, above=True)
         self.epsilon = checked("epsilon", epsilon, 0)

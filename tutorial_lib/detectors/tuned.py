@@ -57,7 +57,9 @@ class Tuned(SupervisedDetector):
 
     def needs_to_fit(self) -> tuple[Quantity, ...]:
         if not self._has_reference:
-            raise NotFittedError(f"this {self._name} fits its candidates to reference images; call fit or fit_reference")
+            raise NotFittedError(
+                f"this {self._name} fits its candidates to reference images; call fit or fit_reference"
+            )
         return tuple(dict.fromkeys(chain.from_iterable(candidate.needs() for candidate in self.candidates_)))
 
     def _forget(self) -> None:
