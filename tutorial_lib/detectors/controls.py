@@ -17,6 +17,7 @@ class LogitsControl(SecondStageDetector):
     Larger is stranger. Challenging data seen in ``fit``: yes. Arguments as in `SecondStageDetector`.
 
     >>> from tutorial_lib.models import build
+    >>> import torch
     >>> _ = torch.manual_seed(0)
     >>> model = build("lenet", num_classes=3, image_shape=(1, 8, 8))
     >>> flat, noise = torch.rand(90, 1, 1, 1).repeat(1, 1, 8, 8), torch.rand(90, 1, 8, 8)
@@ -38,6 +39,7 @@ class PenultimateControl(SecondStageDetector):
     Larger is stranger. Challenging data seen in ``fit``: yes. Arguments as in `SecondStageDetector`.
 
     >>> from tutorial_lib.models import build
+    >>> import torch
     >>> _ = torch.manual_seed(0)
     >>> model = build("lenet", num_classes=3, image_shape=(1, 8, 8))
     >>> flat, noise = torch.rand(90, 1, 1, 1).repeat(1, 1, 8, 8), torch.rand(90, 1, 8, 8)
@@ -59,6 +61,7 @@ class ActivationNormsControl(SecondStageDetector):
     Larger is stranger. Challenging data seen in ``fit``: yes. Arguments as in `SecondStageDetector`.
 
     >>> from tutorial_lib.models import build
+    >>> import torch
     >>> _ = torch.manual_seed(0)
     >>> model = build("lenet", num_classes=3, image_shape=(1, 8, 8))
     >>> flat, noise = torch.rand(90, 1, 1, 1).repeat(1, 1, 8, 8), torch.rand(90, 1, 8, 8)

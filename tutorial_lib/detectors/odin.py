@@ -29,6 +29,7 @@ class ODIN(Detector):
     Challenging data seen in ``fit``: none at fixed settings. The papers choose T and epsilon for each set of unknown
     images; wrap a list of settings in `Tuned` to do so, which then says that it has seen them.
 
+    >>> import torch
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
     >>> _ = nn.init.eye_(model[1].weight)
     >>> image = torch.tensor([[[[0.2, 0.8]]]])

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tutorial_lib.data.images import ImageSet
+from tutorial_lib.detectors.evidence import TINY
 from tutorial_lib.detectors.gaussian import TiedGaussians
-from tutorial_lib.detectors.gradient_features import TINY
 from tutorial_lib.gradients import squared_norms
 from tutorial_lib.gradients.losses import logit_gradient
 from tutorial_lib.gradients.targets import target
