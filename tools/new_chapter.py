@@ -99,7 +99,8 @@ def _enter_into_toc(toc: Path, name: str, title: str) -> None:
 def _enter_into_plan(plan: Path, name: str, title: str) -> None:
     stored = plan.read_text(encoding="utf-8").rstrip("\n")
     line = yaml.safe_load(stored)["chapters"][-1]["line"]
-    entry = f"  - {{number: {int(name[:2])}, name: {name}, title: {title!r}, line: {line}, after: []}}"
+    quoted = json.dumps(title, ensure_ascii=False)  # a string of YAML as well, whatever quotes it holds
+    entry = f"  - {{number: {int(name[:2])}, name: {name}, title: {quoted}, line: {line}, after: []}}"
     plan.write_text(f"{stored}\n{entry}\n", encoding="utf-8")
 
 

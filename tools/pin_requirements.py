@@ -15,7 +15,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = ("book", "dev")
+EXTRAS = ("book", "dev", "distributed")
 
 #: torch and torchvision are released in pairs; a pair that does not belong together fails at import.
 TORCH_PAIR = ("torch==2.14.0", "torchvision==0.29.0")

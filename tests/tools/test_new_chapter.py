@@ -45,6 +45,16 @@ def test_it_is_entered_into_contents_plan_and_guide(copy):
     assert "## Chapter 97, Conformal prediction" in guide
 
 
+@pytest.mark.parametrize("title", ['What\'s "known"?', "It's", 'So "called"', "A: b, {c} \\ # d", "Größer"])
+def test_a_title_may_hold_any_quotes(copy, title):
+    new_chapter.new_chapter("97_conformal_prediction", title, copy)
+    plan = yaml.safe_load((copy / "book" / "chapters.yml").read_text(encoding="utf-8"))["chapters"]
+    assert plan[-1]["title"] == title
+    parts = yaml.safe_load((copy / "_toc.yml").read_text(encoding="utf-8"))["parts"]
+    titles = [chapter.get("title") for part in parts for chapter in part["chapters"]]
+    assert f"97 · {title}" in titles
+
+
 def test_it_passes_every_rule_but_the_one_about_words(copy):
     path = new_chapter.new_chapter("97_conformal_prediction", "Conformal prediction", copy)
     notebook = chapters.read(path)
