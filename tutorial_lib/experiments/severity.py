@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -342,7 +343,7 @@ def probed(
                 yield Measurement(method, "pool", "label_spearman", agreement, len(names), variant=bins)
         encoder = new_encoder(images, seed, device)
         train_contrastive(encoder, images.pool, names, replace(settings.encoder, seed=seed))
-        for asked in _asked(method, images.tasks, lambda x, encoder=encoder: predict_features(encoder, x)):
+        for asked in _asked(method, images.tasks, partial(predict_features, encoder)):
             yield replace(asked, variant=bins)
     untrained = new_encoder(images, seed, device)
     yield from _asked("untrained", images.tasks, lambda x: predict_features(untrained, x))

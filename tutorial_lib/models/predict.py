@@ -51,7 +51,7 @@ def preserved(model: nn.Module) -> Iterator[nn.Module]:
                 for parameter, requires_grad, grad, value in parameters:
                     parameter.requires_grad_(requires_grad)
                     if grad is not None:
-                        grad.copy_(value)
+                        grad.copy_(value)  # type: ignore[arg-type]  # there is one where there is a grad
                     parameter.grad = grad
                 with torch.no_grad():
                     for buffer, value in buffers:
@@ -115,7 +115,7 @@ def penultimate(model: nn.Module, images: Tensor) -> Tensor:
             f"{type(model).__name__} has no features method, features(images) to (N, D); "
             "give it one, or see tutorial_lib.models.as_classifier"
         )
-    features = model.features(images)
+    features = model.features(images)  # type: ignore[operator]
     if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(images):
         got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise ValueError(f"features must have the shape (N, D), got {got}; pool and flatten them")

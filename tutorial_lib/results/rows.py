@@ -139,7 +139,7 @@ class Row(Measurement):
         seconds: float = 0.0,
     ) -> Row:
         """A measurement with what made it."""
-        made = {"experiment": experiment, "study": study, "seed": int(seed), "seconds": float(seconds)}
+        made: dict[str, Any] = {"experiment": experiment, "study": study, "seed": int(seed), "seconds": float(seconds)}
         return cls(
             **{field.name: getattr(measured, field.name) for field in fields(Measurement)}, **asdict(source), **made
         )

@@ -143,7 +143,12 @@ def compute_cell(
             result = experiment.compute(cell, torch.device(device))
             seconds = time.perf_counter() - start
             source = provenance(command, device)
-            made = {"experiment": cell.experiment, "study": cell.study, "seed": cell.seed, "seconds": seconds}
+            made: dict[str, Any] = {
+                "experiment": cell.experiment,
+                "study": cell.study,
+                "seed": cell.seed,
+                "seconds": seconds,
+            }
             rows = [Row.of(measured, source, **made) for measured in result.measurements]
             store.write(cell, rows, dict(result.arrays))
     except Exception as error:  # whatever it is, the other cells go on and the caller is told

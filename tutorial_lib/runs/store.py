@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,8 @@ class CellStore:
         record = {"cell": cell.as_json(), "rows": [asdict(row) for row in rows]}
         with replacing(self.path(cell)) as temporary, temporary.open("wb") as file:
             text = np.frombuffer(json.dumps(record).encode(), dtype=np.uint8)
-            np.savez_compressed(file, **{_RECORD: text}, **arrays)
+            named: dict[str, Any] = {_RECORD: text, **arrays}
+            np.savez_compressed(file, **named)
 
     def read(self, cell: Cell) -> tuple[list[Row], dict[str, np.ndarray]]:
         """A cell's rows and arrays.

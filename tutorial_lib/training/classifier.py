@@ -112,7 +112,7 @@ def train_classifier(
     if len(train) == 0:
         raise ValueError(f"{train.name} has no training images")
     device = torch.device(device) if device is not None else next(model.parameters()).device
-    model.to(device=device, memory_format=torch.channels_last).train()
+    model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     images, labels = train.images.to(device), train.labels.to(device)
     with torch.no_grad():
         num_classes = model.eval()(train.images[:1].to(device).float() / 255).shape[1]
