@@ -76,7 +76,7 @@ class BatchPass(TorchFunctionMode):
         self.many_labels = many_labels
         self.name_of = {id(parameter): name for name, parameter in parameters.items()}
         self.watched = {id(parameters[name]) for name in watched} if watched else set(self.name_of)
-        self.axes = SampleAxes(samples, constants) if samples > 1 else None
+        self.axes: Any = SampleAxes(samples, constants) if samples > 1 else None  # one sample needs none
         self.anchor = torch.zeros((), requires_grad=True)  # gives every node a path, also where no input has a gradient
         self.labels_together = LABELS_TOGETHER and many_labels
         self.labels = 1  # carried by the backward pass that is going on
@@ -183,7 +183,8 @@ class BatchPass(TorchFunctionMode):
                 key = self._key(tensor)
                 if key is not None:
                     names[role] = key
-        x, call.input = call.input, None  # the node keeps it, so that autograd can watch over it
+        x: Any = call.input
+        call.input = None  # the node keeps it, so that autograd can watch over it
         if not names:
             raise Unsupported("no parameter whose gradient is wanted")
         if x.is_complex() or any(tensor is not None and tensor.is_complex() for tensor in call.parameters.values()):
@@ -191,7 +192,9 @@ class BatchPass(TorchFunctionMode):
         if self.axes is None:
             if call.images:
                 place = OneSample(each=len(x))
-        elif place.axis >= call.free_axes or (call.samples_first and (place.axis > 0 or place.before > 1)):
+        elif isinstance(place, Samples) and (
+            place.axis >= call.free_axes or (call.samples_first and (place.axis > 0 or place.before > 1))
+        ):
             raise Unsupported("samples on an axis that the layer works along")
         call.names, call.scratch = names, self.scratch
         for name in names.values():
@@ -353,7 +356,7 @@ class BatchPass(TorchFunctionMode):
                 if single:  # what is left over are ordinary gradients, all of them this sample's
                     values = {name: value.squeeze(0) for name, value in values.items()}
                     for name, gradient in leftover.items():
-                        values[name] = self.statistic(name, SingleGradient(gradient))
+                        values[name] = self.statistic(name, SingleGradient(gradient))  # type: ignore[assignment]
         finally:
             self.listening = False
         if len(values) < len(self.parameters):

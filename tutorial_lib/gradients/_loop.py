@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ def one_by_one(
     network: Callable,
     images: Tensor,
     samples: slice,
-    parameters: dict[str, Tensor],
+    parameters: Mapping[str, Tensor],
     statistic: Callable,
     output_gradient: OutputGradient,
 ) -> Result:

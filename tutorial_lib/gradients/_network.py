@@ -95,7 +95,9 @@ class Network:
         Every call finds the buffers as they were, and so do random states and buffers when all is done. A network that draws random
         numbers, or whose answer changes with what a forward pass leaves in its buffers, is refused.
         """
-        stand_ins = {name: nn.Parameter(p.detach()) for name, p in self.parameters.items() if not p.requires_grad}
+        stand_ins: dict[str, Any] = {
+            name: nn.Parameter(p.detach()) for name, p in self.parameters.items() if not p.requires_grad
+        }
         devices = {p.device for p in self.parameters.values() if p.is_cuda} if torch.cuda.is_initialized() else set()
         states = _random_states(devices)
         remembered = Remembered(self.buffers)

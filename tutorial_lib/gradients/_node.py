@@ -43,7 +43,7 @@ class Node(torch.autograd.Function):
         ctx.call, ctx.place, ctx.batch = call, place, batch
         y = call.output(x)
         if y._base is not None:  # autograd does not let views of a node's own be changed in place
-            y = y.new_empty(0).set_(y)
+            y = y.new_empty(0).set_(y)  # type: ignore[call-overload]
         return y
 
     @staticmethod
@@ -60,7 +60,7 @@ class Node(torch.autograd.Function):
                 gx = batch.receive(call, place, place.first(x), place.first(g), needs_input_gradient)
                 gx = None if gx is None else place.back(gx)
             return gx, None, None, None, None
-        level = maybe_current_level()
+        level: Any = maybe_current_level()
         g, axis = _unwrap_batched(g, level)
         with temporarily_pop_interpreter_stack():
             g = g.expand(batch.labels, *g.shape) if axis is None else g.movedim(axis, 0)  # (L, ...)

@@ -220,7 +220,8 @@ def tensors_in(values: Any) -> list[Tensor]:
 
 
 # ------------------------------------------------------------------ kinds of operations
-Kind = Callable[[Operation], Mark | list[Mark | None] | None]
+Found = Mark | list[Mark | None] | None
+Kind = Callable[[Operation], Found]
 
 
 def aligned(operation: Operation, tensors: Sequence[Tensor] | None = None) -> tuple[int, Samples] | Mark:
@@ -312,7 +313,7 @@ def _images(operation: Operation) -> Mark | None:
     return mark if mark.axis == 0 and mark.before == 1 else UNKNOWN
 
 
-def _unfolded(operation: Operation) -> Mark | None:
+def _unfolded(operation: Operation) -> Found:
     if operation.func is torch.nn.functional.unfold:
         return _images(operation)
     return along(1, None)(operation)  # Tensor.unfold(dimension, size, step): windows on a new last axis
@@ -329,11 +330,11 @@ def _batch_norm(operation: Operation) -> Mark | None:
     return _images(operation)
 
 
-def _layer_norm(operation: Operation) -> Mark | None:
+def _layer_norm(operation: Operation) -> Found:
     return within(len(operation.argument(1, ("normalized_shape",), ())))(operation)
 
 
-def _padded(operation: Operation) -> Mark | None:
+def _padded(operation: Operation) -> Found:
     return within(len(operation.argument(1, ("pad",), ())) // 2)(operation)
 
 
@@ -613,7 +614,7 @@ def kind_of(func: Callable) -> Kind | None:
     except KeyError:
         name = getattr(func, "__name__", "")
         if name == "__get__":  # a property, such as x.T
-            name = getattr(func.__self__, "__name__", "")
+            name = getattr(getattr(func, "__self__", None), "__name__", "")
         for prefix in ("linalg_", "special_", "fft_"):
             name = name.removeprefix(prefix)
         if name.startswith("__"):

@@ -36,5 +36,5 @@ def seen_through(function: FunctionType) -> FunctionType:
     return twin
 
 
-MADE_OF_LAYERS = {F.multi_head_attention_forward: seen_through(F.multi_head_attention_forward)}
+MADE_OF_LAYERS = {F.multi_head_attention_forward: seen_through(F.multi_head_attention_forward)}  # type: ignore[arg-type]
 """Attention is two linear maps, and what is between them has no parameters."""

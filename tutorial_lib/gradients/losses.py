@@ -75,7 +75,7 @@ def output_gradient(label: Label | None, loss: Loss) -> OutputGradient:
         z = single(outputs, loss).double()
         if loss == "ce" and z.dim() == 1:
             raise ValueError("cross-entropy needs logits (N, K), the network returns one number a sample")
-        t = target(label, z, images, samples)
+        t = target(label, z, images, samples)  # type: ignore[arg-type]  # a named loss has a label
         if loss == "ce":
             gradient = logit_gradient(z.movedim(1, -1), t.movedim(1, -1), loss).movedim(-1, 1)  # classes last and back
         else:

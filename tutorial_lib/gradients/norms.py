@@ -93,7 +93,8 @@ def contrast_squared_norms(
     network = Network.inspect(model)
     names = network.names(parameters)
     images = checked_images(images, network)
-    found = per_sample(network, images, names, _squared_norms, contrast_gradient(loss), memory_budget, many_labels=True)
+    start = contrast_gradient(loss)  # type: ignore[arg-type]  # what is no name is refused there
+    found = per_sample(network, images, names, _squared_norms, start, memory_budget, many_labels=True)
     return (found.values * found.scale.square()).to(images.device)
 
 

@@ -9,6 +9,7 @@ by an affine map, so they are this rule too.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +41,7 @@ class Affine(LayerCall):
         }
         self.free_axes = input.dim() - max(map(len, self.views.values()), default=0)
 
-    def _view(self, role: str) -> Tensor | None:
+    def _view(self, role: str) -> Any:  # a tensor, or None
         return self.parameters[role].view(self.views[role]) if role in self.views else None
 
     def output(self, x: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class Convolution(LayerCall):
             if any(total % 2 for total in totals):  # one more on the right
                 input = F.pad(input, [pad for total in reversed(totals) for pad in (0, total % 2)])
         else:
-            self.padding = _spread(0 if padding == "valid" else padding, dimensions)
+            self.padding = _spread(0 if isinstance(padding, str) else padding, dimensions)
         super().__init__(autocast(input), weight=weight, bias=bias)
 
     def output(self, x: Tensor) -> Tensor:

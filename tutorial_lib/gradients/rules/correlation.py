@@ -33,8 +33,6 @@ from tutorial_lib.gradients.rules.kernel_rows import KernelRows
 from tutorial_lib.gradients.rules.linear import OuterProducts
 from tutorial_lib.gradients.rules.per_sample import Materialized, PerSampleGradients
 
-Pair = tuple[int, int]
-
 
 class Correlation(PerSampleGradients):
     """dW[o, i, d] = sum over positions t of g[o, t] x[i, stride·t + dilation·d − padding], in two dimensions.
@@ -50,10 +48,10 @@ class Correlation(PerSampleGradients):
         self,
         x: Tensor,
         g: Tensor,
-        kernel: Pair,
-        stride: Pair,
-        padding: Pair,
-        dilation: Pair,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
         scratch: dict[object, KernelRows] | None = None,
     ) -> None:
         self.x, self.g = precise(x), precise(g)

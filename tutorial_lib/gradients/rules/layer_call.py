@@ -8,6 +8,8 @@ about the gradients of the call's parameters, sample by sample.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -35,11 +37,11 @@ class LayerCall:
 
     def __init__(self, input: Tensor, **parameters: Tensor | None) -> None:
         self.input: Tensor | None = input
-        self.parameters = parameters
+        self.parameters: dict[str, Any] = parameters  # tensors by role, or None where the layer has none
         self.scratch: dict = {}  # memory that a call may leave for the next; shared by the calls of a pass
         self.names: dict[str, str] = {}  # by role, of those whose gradients are wanted
 
-    def typed(self, dtype: torch.dtype) -> list[Tensor | None]:
+    def typed(self, dtype: torch.dtype) -> list[Any]:
         """The parameters in the type that autocast computes in."""
         return [
             tensor if tensor is None or tensor.dtype == dtype else tensor.to(dtype)
