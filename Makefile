@@ -17,7 +17,7 @@ NUMERICAL := tests/gradients tests/detectors tests/calibration tests/uncertainty
 OLD_PROCESSOR := ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book test quick chapter emulated serve links lint types format clean distclean address requirements
+.PHONY: help venv book test quick chapter emulated serve links lint format clean distclean address requirements
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -65,11 +65,9 @@ serve: book ## show the book on localhost:8000 (another port: make serve PORT=80
 links: $(STAMP) ## look whether the addresses that the book links to still answer (needs the net)
 	$(BIN)/jupyter-book build --builder linkcheck .
 
-lint: $(STAMP) ## check style
+lint: $(STAMP) ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-
-types: $(STAMP) ## what mypy thinks of the type hints (not clean yet)
 	$(BIN)/mypy
 
 format: $(STAMP) ## bring code and notebooks into their form

@@ -259,7 +259,7 @@ class Evidence:
             raise ValueError("there is nothing to put together")
         shapes = {part.shape for part in all_parts}
         if len(shapes) > 1:
-            raise ValueError(f"images of one set must have one size, got {' and '.join(map(str, sorted(shapes)))}")
+            raise ValueError(f"images of one set must have one size, got {' and '.join(sorted(map(str, shapes)))}")
         values = {}
         for quantity in all_parts[0].values:
             pieces = [part.values[quantity] for part in all_parts]
@@ -334,7 +334,9 @@ def look(model: nn.Module, batch: Batch, needs: Sequence[Quantity]) -> Evidence:
     check_images(batch.images, channels_of(model))
     images = as_input(model, batch.images)
     found: dict[Quantity, Tensor] = {}
-    together = [q for q in needs if q in (LOGITS, FEATURES) or isinstance(q, Stage | ActivationNorms | BackpropNorms)]
+    together: list[Quantity] = [
+        q for q in needs if q in (LOGITS, FEATURES) or isinstance(q, Stage | ActivationNorms | BackpropNorms)
+    ]
     if together and together != [FEATURES]:  # features alone need no head
         wanted = Wanted(
             features=FEATURES in together,

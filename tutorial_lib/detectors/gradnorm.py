@@ -61,7 +61,9 @@ class LastGradientNorm(Quantity):
         return "last_gradient_norm"
 
     def of(self, model: nn.Module, images: Tensor) -> Tensor:
-        linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        linear: dict[str, nn.Module] = {
+            name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)
+        }
         outputs: dict[str, list[Tensor]] = {name: [] for name in linear}
         inputs: dict[str, Tensor] = {}
         handles = [

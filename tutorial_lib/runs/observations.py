@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -57,7 +58,7 @@ def _can_be_kept(quantity: Quantity) -> bool:
     )
 
 
-def _measured(model: nn.Module, images: ImageSet, quantity: Quantity) -> dict[str, object]:
+def _measured(model: nn.Module, images: ImageSet, quantity: Quantity) -> dict[str, np.ndarray]:
     return {"log_norms": observed(model, images, [quantity], BATCH)[quantity].numpy()}
 
 
