@@ -71,33 +71,19 @@ def test_every_room_has_a_floor_and_contributors_are_told():
     assert {int(number): names.replace(",", "") for number, names in told} == dict(enumerate(FLOORS))
 
 
-KNOWN_OFFENDERS = {
-    ("gradcon.side_by_side", "training.classifier"),
-    ("gradcon.trained", "training.checkpoints"),
-    ("gradcon.training", "training.checkpoints"),
-    ("gradcon.training", "training.classifier"),
-    ("severity.healthy", "detectors.gradcon"),
-    ("severity.healthy", "gradcon"),
-    ("training.trained", "studies"),
-}
-"""Lines that are to go; nothing may be added."""
-
-
 def test_nothing_imports_from_a_floor_above_and_no_method_another_method():
     methods, offenders = set(METHODS.split()), set()
     for module, other in INNER:
         here, there = room(module), room(other)
         if FLOOR[there] > FLOOR[here] or (here != there and {here, there} <= methods):
             offenders.add((module.removeprefix("tutorial_lib."), other.removeprefix("tutorial_lib.")))
-    assert offenders - KNOWN_OFFENDERS == set(), "these import from a floor above, or a method from another method"
-    assert KNOWN_OFFENDERS - offenders == set(), "these are right now; take them out of KNOWN_OFFENDERS"
+    assert offenders == set(), "these import from a floor above, or a method from another method"
 
 
 def test_there_is_no_circle():
     graph: dict[str, set[str]] = {}
     for module, other in INNER:
-        if (module.removeprefix("tutorial_lib."), other.removeprefix("tutorial_lib.")) not in KNOWN_OFFENDERS:
-            graph.setdefault(module, set()).add(other)
+        graph.setdefault(module, set()).add(other)
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:

@@ -20,7 +20,8 @@ from tutorial_lib.detectors import (
     OneClassSVM,
     ReconstructionError,
 )
-from tutorial_lib.gradcon import GradientConstraint, build_autoencoder, decoder_weights, training_step
+from tutorial_lib.gradcon import GradientConstraint, decoder_weights, training_step
+from tutorial_lib.models.autoencoder import build_autoencoder
 
 
 @pytest.fixture(scope="module", params=["cae", "vae"])

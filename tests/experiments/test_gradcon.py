@@ -9,17 +9,12 @@ from sklearn.metrics import roc_auc_score
 
 from tutorial_lib.data.corruptions import LEVELS, corrupt
 from tutorial_lib.experiments import gradcon_class, gradcon_condition
-from tutorial_lib.gradcon import (
-    AutoencoderConfig,
-    GradientConstraint,
-    build_autoencoder,
-    decoder_weights,
-    one_class_split,
-    train_autoencoder,
-)
+from tutorial_lib.gradcon import MODELS, GradientConstraint, decoder_weights, one_class_split
+from tutorial_lib.models.autoencoder import build_autoencoder
 from tutorial_lib.results.published import read_published
 from tutorial_lib.results.rows import Measurement, Row, provenance, select
 from tutorial_lib.results.stored import stored_rows
+from tutorial_lib.training.autoencoder import AutoencoderConfig, train_autoencoder
 
 CPU = torch.device("cpu")
 
@@ -49,7 +44,7 @@ def auroc_by_hand(known, strange):
 @pytest.mark.parametrize("name", ["cae_grad", "vae"])
 def test_one_class_by_hand(name):
     result = gradcon_class.compute(cell_of(gradcon_class, "digits", model=name, normal=3), CPU)
-    kind, alpha = gradcon_class.MODELS[name]
+    kind, alpha = MODELS[name]
     split = one_class_split("digits", 3)
     torch.manual_seed(0)
     model = build_autoencoder(kind, (1, 8, 8), width=0.25)
@@ -105,7 +100,7 @@ def test_classic_methods_are_all_there():
 def test_the_grids():
     grid = gradcon_class.cells("cifar10", [0, 1])
     assert len(grid) == len({cell.key for cell in grid}) == 2 * 10 * 5
-    assert {cell.settings["model"] for cell in grid} == {*gradcon_class.MODELS, "classic"}
+    assert {cell.settings["model"] for cell in grid} == {*MODELS, "classic"}
     full, short = (cell_of(gradcon_class, s, model="cae", normal=0) for s in ("cifar10_full", "cifar10"))
     assert full.settings["epochs"] == 1000 and full.settings["precision"] == "float32" and full.key != short.key
     assert len(gradcon_condition.cells("cifar10", [0])) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,14 +13,18 @@ from sklearn.metrics import roc_auc_score
 from tutorial_lib.data.images import ImageSet
 from tutorial_lib.data.lesions import KINDS
 from tutorial_lib.data.olives import BIOMARKERS, OlivesScans
+from tutorial_lib.detectors.gradcon import autoencoder_scores
+from tutorial_lib.detectors.trivial import control_scores
 from tutorial_lib.experiments import severity as experiment
-from tutorial_lib.gradcon import AutoencoderConfig
+from tutorial_lib.gradcon import MODELS
 from tutorial_lib.results.stored import stored_arrays, stored_rows
 from tutorial_lib.runs.experiment import Cell
 from tutorial_lib.runs.registry import experiment_named
-from tutorial_lib.severity import ContrastiveConfig, spearman
-from tutorial_lib.severity.healthy import MODELS, control_scores, train_healthy
+from tutorial_lib.severity import spearman
 from tutorial_lib.studies import load_study
+from tutorial_lib.training.autoencoder import AutoencoderConfig
+from tutorial_lib.training.contrastive import ContrastiveConfig
+from tutorial_lib.training.trained import trained_autoencoder
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +34,7 @@ def ward():
 
 @pytest.fixture(scope="module")
 def model(ward):
-    return train_healthy(ward.healthy, "cae+grad", (8, 2), AutoencoderConfig(epochs=3))
+    return trained_autoencoder(ward.healthy, config=AutoencoderConfig(epochs=3), widths=(8, 2))
 
 
 def rows_of(images) -> set[bytes]:
@@ -67,16 +72,19 @@ def test_another_seed_draws_other_lesions(ward):
 
 
 def test_scores_are_compared_as_the_rows_say(ward, model):
-    found = {(m.series, m.condition, m.metric): m for m in experiment.graded_and_told(ward, "cae+grad", model.scores)}
+    found = {
+        (m.series, m.condition, m.metric): m
+        for m in experiment.graded_and_told(ward, "cae_grad", partial(autoencoder_scores, model))
+    }
     assert len(found) == 3 * (3 + len(experiment.SEVERITIES))
     lesioned, clean = ward.graded["gap"]
-    scores = model.scores(lesioned.images)["gradient"]
-    assert found["cae+grad/gradient", "gap", "spearman"].value == spearman(scores, lesioned.severity)
+    scores = autoencoder_scores(model, lesioned.images)["gradient"]
+    assert found["cae_grad/gradient", "gap", "spearman"].value == spearman(scores, lesioned.severity)
     known, strange = ward.contrasts["severity 0.5"]
-    healthy, ill = model.scores(known)["combined"], model.scores(strange)["combined"]
+    healthy, ill = autoencoder_scores(model, known)["combined"], autoencoder_scores(model, strange)["combined"]
     truth = np.r_[np.zeros(len(healthy)), np.ones(len(ill))]
     expected = roc_auc_score(truth, np.r_[healthy, ill])
-    assert found["cae+grad/combined", "severity 0.5", "auroc"].value == pytest.approx(expected)
+    assert found["cae_grad/combined", "severity 0.5", "auroc"].value == pytest.approx(expected)
     controls = experiment.graded_and_told(ward, "", lambda images: control_scores(images, ward.healthy))
     assert {m.series for m in controls} == {
         f"{name}/control" for name in ("brightness", "complexity", "mean image", "nearest healthy")
@@ -121,7 +129,7 @@ def test_a_cell_from_end_to_end(monkeypatch):
     )
     monkeypatch.setattr(experiment, "SETTINGS", {"digits": quick})
     monkeypatch.setattr(experiment, "BINS", (2,))
-    result = experiment.compute(Cell("severity", "digits", 0, {"model": "cae+grad"}), torch.device("cpu"))
+    result = experiment.compute(Cell("severity", "digits", 0, {"model": "cae_grad"}), torch.device("cpu"))
     keys = [(m.series, m.condition, m.metric) for m in result.measurements]
     assert len(keys) == len(set(keys))
     assert ("visible change", "lesions", "spearman") in keys and ("brightness/control", "lesions", "spearman") in keys
@@ -190,7 +198,7 @@ def mean(rows, method, condition, metric):
 
 def test_stored_scores_order_the_ill_and_a_lookup_does_it_better(digits_rows):
     for kind in ("lesions", "spot", "gap"):
-        for score in ("cae/reconstruction", "cae+grad/reconstruction", "cae+grad/combined", "vae+grad/combined"):
+        for score in ("cae/reconstruction", "cae_grad/reconstruction", "cae_grad/combined", "vae_grad/combined"):
             assert 0.3 < mean(digits_rows, score, kind, "spearman") < 0.75
         best = max(mean(digits_rows, f"{model}/{score}", kind, "spearman") for model, score in experiment.SCORES)
         assert mean(digits_rows, "nearest healthy/control", kind, "spearman") > best
@@ -199,7 +207,7 @@ def test_stored_scores_order_the_ill_and_a_lookup_does_it_better(digits_rows):
 
 def test_the_constraint_gives_the_gradient_its_meaning(digits_rows):
     assert abs(mean(digits_rows, "cae/gradient", "lesions", "spearman")) < 0.15
-    assert mean(digits_rows, "cae+grad/gradient", "lesions", "spearman") > 0.25
+    assert mean(digits_rows, "cae_grad/gradient", "lesions", "spearman") > 0.25
 
 
 def test_brightness_takes_sides(digits_rows):
@@ -245,8 +253,8 @@ def test_on_x_rays_the_gradient_is_in_front_and_the_lookup_is_a_coin(xray_rows):
     def told(method):
         return mean(xray_rows, method, "pneumonia", "auroc")
 
-    assert told("cae+grad/gradient") > 0.7 > 0.6 > told("cae/gradient")
-    assert told("cae+grad/reconstruction") < 0.5 and abs(told("nearest healthy/control") - 0.5) < 0.1
+    assert told("cae_grad/gradient") > 0.7 > 0.6 > told("cae/gradient")
+    assert told("cae_grad/reconstruction") < 0.5 and abs(told("nearest healthy/control") - 0.5) < 0.1
     assert 1 - told("complexity/control") > max(told(f"{model}/{score}") for model, score in experiment.SCORES)
 
 
@@ -259,10 +267,10 @@ def test_on_x_rays_the_bins_come_up_to_simclr_from_below(xray_rows):
 
 def test_share_of_the_ill_grows_with_the_gradient_score(xray_rows):
     stored = stored_arrays("severity", "pneumonia_mnist")
-    healthy, ill = (stored[f"cae+grad/pneumonia/{side}/gradient"] for side in ("healthy", "ill"))
+    healthy, ill = (stored[f"cae_grad/pneumonia/{side}/gradient"] for side in ("healthy", "ill"))
     assert (len(healthy), len(ill)) == (234, 390)
     truth = np.r_[np.zeros(234), np.ones(390)][np.r_[healthy, ill].argsort(kind="stable")]
     share = [part.mean() for part in np.array_split(truth, 10)]
     assert share[0] < 0.35 and share[-1] > 0.9 and all(b > a - 0.05 for a, b in zip(share, share[1:], strict=False))
     for side in ("healthy", "ill"):
-        assert stored[f"cae+grad/pneumonia/{side}/images"].shape == (12, 1, 28, 28)
+        assert stored[f"cae_grad/pneumonia/{side}/images"].shape == (12, 1, 28, 28)

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from tutorial_lib.data.embedded import digits
+from tutorial_lib.detectors.gradcon import autoencoder_scores
 from tutorial_lib.figures import severity as pictures
-from tutorial_lib.gradcon import AutoencoderConfig
 from tutorial_lib.plots import KNOWN, UNKNOWN
 from tutorial_lib.severity import among, quantile_bins, spearman
-from tutorial_lib.severity.healthy import train_healthy
+from tutorial_lib.training.autoencoder import AutoencoderConfig
+from tutorial_lib.training.trained import trained_autoencoder
 
 
 @pytest.fixture(autouse=True)
@@ -25,12 +26,12 @@ def words(figure) -> str:
 
 def test_a_growing_lesion_says_where_it_falls_among_the_healthy():
     images = digits().float()
-    model = train_healthy(images[:64], "cae+grad", (6, 2), AutoencoderConfig(epochs=2))
+    model = trained_autoencoder(images[:64], config=AutoencoderConfig(epochs=2), widths=(6, 2))
     growing = pictures.GrowingLesion(model, images[100:101], images[101:141], [0.0, 0.5, 1.0], seed=2)
-    healthy = model.scores(images[101:141])["combined"]
+    healthy = autoencoder_scores(model, images[101:141])["combined"]
     for severity, kind in ((0.0, "spot"), (1.0, "gap")):
         figure, sentence = growing(severity, kind)
-        score = model.scores(growing.painted(severity, kind))["combined"][0]
+        score = autoencoder_scores(model, growing.painted(severity, kind))["combined"][0]
         assert f"{score:.3f}" in sentence and f"{among(healthy, score):.0%}" in sentence and kind in sentence
         axes = figure.axes[-1]
         (now,) = [line for line in axes.lines if line.get_marker() == "^"]

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from tutorial_lib.benchmarks.gradcon_transcription import RunningAverage, published_step
-from tutorial_lib.gradcon import GradientConstraint, build_autoencoder, decoder_weights, training_step
+from tutorial_lib.gradcon import GradientConstraint, decoder_weights, training_step
+from tutorial_lib.models.autoencoder import build_autoencoder
 
 
 def model_of(kind="cae", shape=(1, 8, 8), width=0.25, double=False):

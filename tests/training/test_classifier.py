@@ -1,12 +1,17 @@
 """The trainer: learns, repeats itself under a seed, resumes, refuses nonsense."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from tutorial_lib.data.images import ImageSet
 from tutorial_lib.models import build
-from tutorial_lib.training.classifier import TrainingConfig, TrainingDiverged, accuracy, augment, train_classifier
+from tutorial_lib.training import loop
+from tutorial_lib.training.checkpoints import CheckpointError
+from tutorial_lib.training.classifier import TrainingConfig, accuracy, augment, train_classifier
+from tutorial_lib.training.loop import TrainingDiverged
 
 QUICK = TrainingConfig(
     epochs=3, batch_size=32, learning_rate=3e-3, optimizer="adam", shift=1, flip=False, precision="float32"
@@ -51,48 +56,76 @@ def test_same_seed_same_network_other_seed_other_network():
     assert not torch.equal(trained(0), trained(1))
 
 
-def test_a_killed_training_resumes_to_the_same_network(tmp_path, monkeypatch):
-    whole = network()
-    train_classifier(whole, stripes(), stripes(seed=1), QUICK, progress=False)
+def stopped(path, after=1):
+    """A state on disk, of a training that was interrupted when it had been saved so many times."""
+    saved = []
 
-    state = tmp_path / "state.pt"
-    killed = network()
-    import tutorial_lib.training.classifier as training
-
-    original, calls = training._save_state, []
-
-    def kill_after_the_second(*arguments):
-        original(*arguments)
-        calls.append(1)
-        if len(calls) == 2:
+    def stop(state):
+        save(state)
+        saved.append(1)
+        if len(saved) == after:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "_save_state", kill_after_the_second)
-    with pytest.raises(KeyboardInterrupt):
-        train_classifier(killed, stripes(), stripes(seed=1), QUICK, progress=False, resume_from=state)
-    monkeypatch.setattr(training, "_save_state", original)
-    resumed = network(seed=9)  # other weights: all must come from the state
-    history = train_classifier(resumed, stripes(), stripes(seed=1), QUICK, progress=False, resume_from=state)
-    assert torch.equal(weights(whole), weights(resumed))
-    assert len(history.loss) == 3
-    assert not state.exists()
+    save = loop._State.save
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop._State, "save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            resumed(network(), path, save_every=0)
 
 
-def test_a_state_of_other_settings_is_refused(tmp_path, monkeypatch):
-    import tutorial_lib.training.classifier as training
+def resumed(model, path, config=QUICK, images=None, **more):
+    images = images or stripes()
+    return train_classifier(model, images, stripes(seed=1), config=config, progress=False, resume_from=path, **more)
 
-    original = training._save_state
-    monkeypatch.setattr(training, "_save_state", lambda *a: (original(*a), (_ for _ in ()).throw(KeyboardInterrupt)))
-    with pytest.raises(KeyboardInterrupt):
-        train_classifier(network(), stripes(), config=QUICK, progress=False, resume_from=tmp_path / "s.pt")
-    with pytest.raises(ValueError, match="other settings"):
-        train_classifier(
-            network(),
-            stripes(),
-            config=TrainingConfig(**{**QUICK.__dict__, "epochs": 9}),
-            progress=False,
-            resume_from=tmp_path / "s.pt",
-        )
+
+def test_a_stopped_training_resumes_to_the_same_network(tmp_path):
+    whole = network()
+    train_classifier(whole, stripes(), stripes(seed=1), QUICK, progress=False)
+    state = tmp_path / "state.bin"
+    stopped(state, after=2)
+    model = network(seed=9)  # other weights: all must come from the state
+    history = resumed(model, state)
+    assert torch.equal(weights(whole), weights(model))
+    assert len(history.loss) == len(history.validation_accuracy) == 3
+    assert [file.name for file in tmp_path.iterdir()] == ["state.bin"], "one file, left for whoever keeps the result"
+    again = network(seed=8)
+    assert resumed(again, state) == history
+    assert torch.equal(weights(whole), weights(again))
+
+
+def test_a_state_of_other_settings_or_other_images_is_refused(tmp_path):
+    state = tmp_path / "state.bin"
+    stopped(state)
+    with pytest.raises(ValueError, match="other settings.*'epochs': 3"):
+        resumed(network(), state, replace(QUICK, epochs=9))
+    images = stripes()
+    with pytest.raises(ValueError, match="made with other images; delete it"):
+        resumed(network(), state, images=replace(images, labels=1 - images.labels))
+    changed = images.images.clone()
+    changed[7, 0, 3, 3] ^= 1
+    with pytest.raises(ValueError, match="made with other images; delete it"):
+        resumed(network(), state, images=replace(images, images=changed))
+
+
+def test_a_damaged_state_is_named(tmp_path):
+    state = tmp_path / "state.bin"
+    stopped(state)
+    state.write_bytes(state.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="damaged; delete it"):
+        resumed(network(), state)
+
+
+def test_a_small_training_is_the_same_on_any_number_of_threads():
+    found, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(network())
+            train_classifier(found[-1], stripes(), config=QUICK, progress=False)
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(weights(found[0]), weights(found[1]))
 
 
 def test_divergence_is_reported_with_advice():

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,10 @@ import torch
 
 from tutorial_lib.models import build
 from tutorial_lib.studies import STUDIES, load_study
-from tutorial_lib.training import trained
+from tutorial_lib.training import loop, trained
 from tutorial_lib.training.checkpoints import CheckpointError, save_checkpoint
 from tutorial_lib.training.classifier import TrainingConfig, accuracy
-from tutorial_lib.training.trained import LONG, cached_folder, recipe, shipped_file
+from tutorial_lib.training.trained import cached_folder, recipe, shipped_file
 
 QUICK = {"lenet": {"epochs": 2, "batch_size": 64, "learning_rate": 1e-2, "optimizer": "adam", "flip": False}}
 
@@ -159,7 +160,7 @@ def test_the_cache_belongs_to_settings_images_and_code(study, monkeypatch):
     images[0, 0, 0, 0] ^= 1
     changed._loaded["train"] = replace(changed.train, images=images)
     others.append(cached_folder(changed, "lenet", config))
-    monkeypatch.setattr(trained, "_source", lambda: "other code")
+    monkeypatch.setattr(trained, "_classifier_source", lambda: "other code")
     others.append(cached_folder(study, "lenet", config))
     assert len({folder, *others}) == 7
 
@@ -289,7 +290,7 @@ def test_recipes_are_trainings(name):
 
 
 def test_a_long_training_says_what_it_costs(study, capsys, monkeypatch):
-    monkeypatch.setattr(trained, "LONG", 1000)
+    monkeypatch.setattr(loop, "LONG", 1000)
     study.classifier()
     says = capsys.readouterr().err
     assert says.startswith("training lenet on digits: 2 epochs of 794 images, about ")
@@ -300,35 +301,28 @@ def test_a_long_training_says_what_it_costs(study, capsys, monkeypatch):
 def test_a_short_training_says_nothing(study, capsys):
     study.classifier()
     assert capsys.readouterr() == ("", "")
-    assert 2 * 794 < LONG
+    assert 2 * 794 * 64 < loop.LONG
 
 
 def test_a_long_training_that_was_killed_goes_on_and_ends_the_same(study, cache, monkeypatch, tmp_path):
-    monkeypatch.setattr(trained, "LONG", 1000)
+    monkeypatch.setattr(loop, "LONG", 1000)
     undisturbed = weights(study.classifier())
     monkeypatch.setenv("TUTORIAL_CACHE", str(tmp_path / "second"))
-    real = trained.train_classifier
+    save = loop._State.save
 
-    def killed_after_one_epoch(model, train, validation, config, device, progress, resume_from):
-        import tutorial_lib.training.classifier as training
+    def save_and_stop(state):
+        save(state)
+        raise KeyboardInterrupt
 
-        saved = training._save_state
-
-        def save_and_die(*arguments):
-            saved(*arguments)
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr(training, "_save_state", save_and_die)
-        try:
-            real(model, train, validation, config, device, progress, resume_from)
-        finally:
-            monkeypatch.setattr(training, "_save_state", saved)
-
-    monkeypatch.setattr(trained, "train_classifier", killed_after_one_epoch)
-    with pytest.raises(KeyboardInterrupt):
+    run_epochs = partial(loop.run_epochs)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop._State, "save", save_and_stop)
+        patch.setattr(
+            "tutorial_lib.training.classifier.run_epochs",
+            lambda *a, save_every, **k: run_epochs(*a, save_every=0, **k),
+        )
         study.classifier()
-    assert list((tmp_path / "second/models").glob("*_unfinished.pt"))
-    monkeypatch.setattr(trained, "train_classifier", real)
+    assert list((tmp_path / "second/models").glob("*_unfinished.bin"))
     assert same(undisturbed, weights(study.classifier()))
     assert not list((tmp_path / "second/models").glob("*_unfinished*"))
 

@@ -22,18 +22,12 @@ from tutorial_lib.benchmarks.gradcon_transcription import RunningAverage, publis
 from tutorial_lib.benchmarks.gradients import RESULTS
 from tutorial_lib.benchmarks.timing import interleaved, measurements
 from tutorial_lib.detectors import GradCON
-from tutorial_lib.gradcon import (
-    ALPHA,
-    Autoencoder,
-    AutoencoderConfig,
-    GradientConstraint,
-    build_autoencoder,
-    decoder_weights,
-    training_step,
-)
-from tutorial_lib.gradcon.side_by_side import Together
+from tutorial_lib.gradcon import ALPHA, GradientConstraint, decoder_weights, training_step
+from tutorial_lib.models.autoencoder import Autoencoder, build_autoencoder
 from tutorial_lib.results.rows import Provenance, Row, read_rows
 from tutorial_lib.results.tables import markdown_table
+from tutorial_lib.training.autoencoder import AutoencoderConfig
+from tutorial_lib.training.autoencoders_side_by_side import Together
 
 __all__ = ["EXPERIMENT", "RESULTS", "Plan", "run", "results", "table"]
 

@@ -14,9 +14,11 @@ from tutorial_lib import detectors as d
 from tutorial_lib.data.images import ImageSet
 from tutorial_lib.detectors.base import Detector
 from tutorial_lib.detectors.check import Make
-from tutorial_lib.gradcon import AutoencoderConfig, GradientConstraint, build_autoencoder, train_autoencoder
+from tutorial_lib.gradcon import GradientConstraint
+from tutorial_lib.models.autoencoder import build_autoencoder
 from tutorial_lib.models.predict import channels_of
 from tutorial_lib.studies import load_study
+from tutorial_lib.training.autoencoder import AutoencoderConfig, train_autoencoder
 
 __all__ = ["examples"]
 

@@ -12,16 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tutorial_lib.data.images import ImageSet
 from tutorial_lib.detectors.base import Detector, checked
 from tutorial_lib.detectors.evidence import IMAGES, Evidence, as_input, guarded
 from tutorial_lib.gradcon.constraint import GradientConstraint, decoder_weights
-from tutorial_lib.gradcon.training import reconstruction_errors
+from tutorial_lib.gradcon.losses import reconstruction_errors
 from tutorial_lib.gradients import alignment
+from tutorial_lib.training.trained import TrainedAutoencoder
 
-__all__ = ["BETA", "GradCON", "GradientAlignment", "LatentLoss", "ReconstructionError"]
+__all__ = ["BETA", "GradCON", "GradientAlignment", "LatentLoss", "ReconstructionError", "autoencoder_scores"]
 
 #: Weight of the gradient loss in the published combined score: four times that of the constraint in training.
 BETA = 0.12
@@ -149,6 +153,20 @@ class GradCON(GradientAlignment):
 
     def _score(self, seen: Evidence) -> Tensor:
         return reconstruction_errors(self.model, seen[IMAGES]) + self.beta * super()._score(seen)
+
+
+def autoencoder_scores(trained: TrainedAutoencoder, images: ImageSet | Tensor) -> dict[str, NDArray[np.float64]]:
+    """Every score (N,) that a trained autoencoder has for images, larger = stranger.
+
+    ``reconstruction``, ``latent`` (of a variational autoencoder), ``gradient``, and ``combined``, which is what
+    `GradCON` predicts, without a second pass. None has seen a stranger.
+    """
+    scores = {"reconstruction": ReconstructionError(trained.model).predict(images)}
+    if trained.model.kind == "vae":
+        scores["latent"] = LatentLoss(trained.model).predict(images)
+    scores["gradient"] = GradientAlignment(trained.model, trained.constraint).predict(images)
+    scores["combined"] = scores["reconstruction"] + BETA * scores["gradient"]
+    return scores
 
 
 def mean_gradient(detector: Detector, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tutorial_lib.data.images import as_float, check_images
 from tutorial_lib.detectors.base import Detector
 from tutorial_lib.detectors.evidence import IMAGES, Evidence
 
-__all__ = ["Brightness", "Complexity"]
+__all__ = ["Brightness", "Complexity", "control_scores"]
 
 
 class _Trivial(Detector):
@@ -76,3 +79,26 @@ class Complexity(_Trivial):
     def _measure(self, images: Tensor) -> Tensor:
         across, down = images.diff(dim=3).abs().flatten(1), images.diff(dim=2).abs().flatten(1)
         return torch.cat([across, down], dim=1).mean(1)
+
+
+def control_scores(images: Tensor, healthy: Tensor) -> dict[str, NDArray[np.float64]]:
+    """What knows no more than pixels, float64 (N,); the direction of each is fixed before anything is measured.
+
+    * ``brightness``, ``complexity``: the detectors above; brighter and rougher is stranger;
+    * ``mean image``: mean squared difference from the mean of the healthy images;
+    * ``nearest healthy``: mean squared difference from the most similar healthy image.
+
+    Args:
+        images: (N, C, H, W), ``uint8`` or float in [0, 1].
+        healthy: (M, C, H, W), what a detector would have been trained on.
+    """
+    check_images(images)
+    check_images(healthy, channels=images.shape[1], size=(images.shape[2], images.shape[3]))
+    x, known = as_float(images, torch.float64), as_float(healthy, torch.float64)
+    nearest = [torch.cdist(part.flatten(1), known.flatten(1)).amin(1).square() / x[0].numel() for part in x.split(256)]
+    return {
+        "brightness": Brightness().predict(images),
+        "complexity": Complexity().predict(images),
+        "mean image": (x - known.mean(0)).square().mean((1, 2, 3)).numpy(),
+        "nearest healthy": torch.cat(nearest).numpy(),
+    }

@@ -41,25 +41,22 @@ from tutorial_lib.detectors import (
     Complexity,
     DeepSVDD,
     Detector,
-    GradientAlignment,
-    LatentLoss,
     OneClassSVM,
-    ReconstructionError,
 )
-from tutorial_lib.detectors.gradcon import BETA
-from tutorial_lib.gradcon import ALPHA, AutoencoderConfig, TrainedAutoencoder, one_class_split, trained_autoencoder
-from tutorial_lib.gradcon.training import losses_of
+from tutorial_lib.detectors.gradcon import autoencoder_scores
+from tutorial_lib.gradcon import MODELS, losses_of, one_class_split
 from tutorial_lib.metrics import auroc
 from tutorial_lib.results.published import read_published
 from tutorial_lib.results.rows import Row
 from tutorial_lib.results.stored import stored_arrays
 from tutorial_lib.results.tables import markdown_table, mean_and_spread
 from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
+from tutorial_lib.training.autoencoder import AutoencoderConfig
+from tutorial_lib.training.trained import TrainedAutoencoder, trained_autoencoder
 
 __all__ = [
     "EXPERIMENT",
     "METHODS",
-    "MODELS",
     "RECIPES",
     "Recipe",
     "classics",
@@ -68,14 +65,6 @@ __all__ = [
 ]
 
 NAME = "gradcon_class"
-
-#: Models by name: kind of autoencoder, and weight of the gradient constraint.
-MODELS: Mapping[str, tuple[str, float]] = {
-    "cae": ("cae", 0.0),
-    "cae_grad": ("cae", ALPHA),
-    "vae": ("vae", 0.0),
-    "vae_grad": ("vae", ALPHA),
-}
 
 
 @dataclass(frozen=True)
@@ -189,13 +178,9 @@ def compute(cell: Cell, device: torch.device) -> CellResult:
 
 
 def scores_of(trained: TrainedAutoencoder, images: ImageSet | torch.Tensor) -> dict[str, NDArray[np.float64]]:
-    """Every score (N,) that a trained autoencoder has for images, by name; larger = stranger."""
-    scores = {"recon": ReconstructionError(trained.model).predict(images)}
-    if trained.model.kind == "vae":
-        scores["latent"] = LatentLoss(trained.model).predict(images)
-    scores["grad"] = GradientAlignment(trained.model, trained.constraint).predict(images)
-    scores["combined"] = scores["recon"] + BETA * scores["grad"]  # what GradCON.predict returns, without a second pass
-    return scores
+    """`autoencoder_scores`, called as in the published table."""
+    printed = {"reconstruction": "recon", "gradient": "grad"}
+    return {printed.get(name, name): values for name, values in autoencoder_scores(trained, images).items()}
 
 
 def gradient_loss(trained: TrainedAutoencoder, images: ImageSet, batch_size: int = 64) -> float:

@@ -24,13 +24,15 @@ from tutorial_lib.data.corruptions import CORRUPTIONS, LEVELS, corrupt, corrupti
 from tutorial_lib.data.cure_tsr import load_cure_tsr
 from tutorial_lib.data.images import ImageSet
 from tutorial_lib.data.resize import resize
-from tutorial_lib.experiments.gradcon_class import MODELS, gradient_loss, scores_of
-from tutorial_lib.gradcon import AutoencoderConfig, trained_autoencoder
+from tutorial_lib.experiments.gradcon_class import gradient_loss, scores_of
+from tutorial_lib.gradcon import MODELS
 from tutorial_lib.gradcon.one_class import SIDE, everything
 from tutorial_lib.metrics import auroc
 from tutorial_lib.results.rows import Row
 from tutorial_lib.results.tables import markdown_table, mean_and_spread
 from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
+from tutorial_lib.training.autoencoder import AutoencoderConfig
+from tutorial_lib.training.trained import trained_autoencoder
 
 __all__ = ["EXPERIMENT", "RECIPES", "ConditionRecipe", "conditions_of"]
 

@@ -32,19 +32,22 @@ from tutorial_lib.data import load_images
 from tutorial_lib.data.images import ImageSet, as_float
 from tutorial_lib.data.lesions import KINDS, Lesioned, paint_lesions
 from tutorial_lib.data.olives import BIOMARKERS, load_healthy_oct, load_olives
-from tutorial_lib.gradcon import AutoencoderConfig
+from tutorial_lib.detectors.gradcon import autoencoder_scores
+from tutorial_lib.detectors.trivial import control_scores
+from tutorial_lib.gradcon import MODELS
 from tutorial_lib.metrics import auroc
 from tutorial_lib.models import Classifier, build
 from tutorial_lib.models.predict import predict_features, predict_probabilities
 from tutorial_lib.results.rows import Row
 from tutorial_lib.results.tables import markdown_table, mean_and_spread
 from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
-from tutorial_lib.severity.contrastive import ContrastiveConfig, train_contrastive
-from tutorial_lib.severity.healthy import MODELS, HealthyModel, control_scores, train_healthy
 from tutorial_lib.severity.labels import expected_companions, quantile_bins, spearman
 from tutorial_lib.severity.probe import linear_probe
 from tutorial_lib.studies import load_study
+from tutorial_lib.training.autoencoder import AutoencoderConfig
 from tutorial_lib.training.classifier import TrainingConfig, train_classifier
+from tutorial_lib.training.contrastive import ContrastiveConfig, train_contrastive
+from tutorial_lib.training.trained import TrainedAutoencoder, trained_autoencoder
 
 __all__ = [
     "BINS",
@@ -62,19 +65,19 @@ __all__ = [
     "ward",
 ]
 
-LABELLER = "cae+grad"
+LABELLER = "cae_grad"
 """The model whose combined score becomes severity labels, as published."""
 BINS = (2, 5, 10, 50, 200)
 """Numbers of bins that are compared; the published code has files of 50 to 10,000 for some 60,000 scans."""
 SCORES = (
     ("cae", "reconstruction"),
     ("cae", "gradient"),
-    ("cae+grad", "reconstruction"),
-    ("cae+grad", "gradient"),
-    ("cae+grad", "combined"),
-    ("vae+grad", "latent"),
-    ("vae+grad", "gradient"),
-    ("vae+grad", "combined"),
+    ("cae_grad", "reconstruction"),
+    ("cae_grad", "gradient"),
+    ("cae_grad", "combined"),
+    ("vae_grad", "latent"),
+    ("vae_grad", "gradient"),
+    ("vae_grad", "combined"),
 )
 """Models and scores that the figures show; the rows have all of them."""
 SEVERITIES = (0.1, 0.25, 0.5, 1.0)
@@ -265,20 +268,17 @@ def cells(study: str, seeds: Sequence[int]) -> list[Cell]:
 def compute(cell: Cell, device: torch.device) -> CellResult:
     """Train one autoencoder of the healthy and measure its scores."""
     images, settings, name = ward(cell.study, cell.seed), settings_of(cell.study), cell.settings["model"]
-    model = train_healthy(
-        images.healthy,
-        name,
-        settings.widths,
-        replace(settings.autoencoder, seed=cell.seed),
-        images.held_out,
-        device,
+    kind, alpha = MODELS[name]
+    config = replace(settings.autoencoder, seed=cell.seed)
+    model = trained_autoencoder(
+        images.healthy, kind, alpha, config, images.held_out, device=device, widths=settings.widths
     )
     best, n = model.history.best_epoch, len(images.healthy)
     found = [
         Measurement("", "training", "alignment", model.history.alignment[best], n, network=name),
         Measurement("", "training", "best_epoch", best, n, network=name),
     ]
-    found += graded_and_told(images, name, model.scores)
+    found += graded_and_told(images, name, lambda given: autoencoder_scores(model, given))
     if name != LABELLER:
         return CellResult(found)
     # what needs no network is measured in one model's cell
@@ -315,7 +315,7 @@ def graded_and_told(
 
 
 def probed(
-    images: Ward, model: HealthyModel, settings: Settings, seed: int, device: torch.device
+    images: Ward, model: TrainedAutoencoder, settings: Settings, seed: int, device: torch.device
 ) -> Iterator[Measurement]:
     """What linear probes know after contrast by severity bins, by other labels, and by none.
 
@@ -324,7 +324,7 @@ def probed(
     ``auroc``; for labels also ``companions`` (see `expected_companions`) and, where the severity is known,
     ``label_spearman``.
     """
-    scores = model.scores(images.pool)
+    scores = autoencoder_scores(model, images.pool)
     shuffled = torch.randperm(len(images.pool), generator=torch.Generator().manual_seed(seed))
     labels: dict[str, NDArray[np.int64] | None] = {f"bins/{b}": quantile_bins(scores["combined"], b) for b in BINS}
     labels["recon/10"] = quantile_bins(scores["reconstruction"], 10)
@@ -394,16 +394,16 @@ SHOWN = 6
 """Images kept for the figures from each end of the score."""
 
 
-def _kept(images: Ward, model: HealthyModel) -> dict[str, NDArray[np.generic]]:
+def _kept(images: Ward, model: TrainedAutoencoder) -> dict[str, NDArray[np.generic]]:
     """Scores of test images with what is known about them, and the least and the most severe ill images with their
     reconstructions (8 bits)."""
     kept: dict[str, NDArray[np.generic]] = {}
     for name, (lesioned, _) in images.graded.items():
         kept[f"{name}/severity"] = lesioned.severity.numpy()
-        kept |= {f"{name}/{score}": values for score, values in model.scores(lesioned.images).items()}
+        kept |= {f"{name}/{score}": values for score, values in autoencoder_scores(model, lesioned.images).items()}
     for name, (known, strange) in list(images.contrasts.items())[:1]:
         for side, chosen in (("healthy", known), ("ill", strange)):
-            scores = model.scores(chosen)
+            scores = autoencoder_scores(model, chosen)
             kept |= {f"{name}/{side}/{score}": values for score, values in scores.items()}
             order = scores["combined"].argsort()
             ends = torch.from_numpy(np.r_[order[:SHOWN], order[-SHOWN:]])

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from tutorial_lib.data.lesions import paint_lesions
+from tutorial_lib.detectors.gradcon import autoencoder_scores
 from tutorial_lib.plots import (
     KNOWN,
     MARKERS,
@@ -25,8 +26,8 @@ from tutorial_lib.plots import (
     label_line,
     show_image,
 )
-from tutorial_lib.severity.healthy import HealthyModel
 from tutorial_lib.severity.labels import among, spearman
+from tutorial_lib.training.trained import TrainedAutoencoder
 
 __all__ = ["GrowingLesion", "against_truth", "bins_of", "by_bins", "dots", "rebuilt", "share_by_tenth"]
 
@@ -42,12 +43,12 @@ class GrowingLesion:
         healthy: other healthy images, to say where the score falls among them.
         severities: those that will be asked for; the axes have room for all of them.
         seed: of the place of the lesion.
-        score: one of `HealthyModel.scores`.
+        score: one of `tutorial_lib.detectors.gradcon.autoencoder_scores`.
     """
 
     def __init__(
         self,
-        model: HealthyModel,
+        model: TrainedAutoencoder,
         image: Tensor,
         healthy: Tensor,
         severities: Sequence[float],
@@ -55,7 +56,7 @@ class GrowingLesion:
         score: str = "combined",
     ) -> None:
         self.model, self.image, self.seed, self.score = model, image, seed, score
-        self.among_healthy = model.scores(healthy)[score]
+        self.among_healthy = autoencoder_scores(model, healthy)[score]
         self.paths = {
             kind: (list(severities), [self._scored(self.painted(s, kind)) for s in severities])
             for kind in ("spot", "gap")
@@ -69,7 +70,7 @@ class GrowingLesion:
         return paint_lesions(self.image, severity, torch.Generator().manual_seed(self.seed), kind).images
 
     def _scored(self, image: Tensor) -> float:
-        return float(self.model.scores(image)[self.score][0])
+        return float(autoencoder_scores(self.model, image)[self.score][0])
 
     def __call__(self, severity: float, lesion: str) -> tuple[Figure, str]:
         """The picture at this severity, and the sentence that says what is to be seen."""

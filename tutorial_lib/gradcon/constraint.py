@@ -22,15 +22,22 @@ average and so no constraint.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ALPHA", "GradientConstraint", "decoder_weights"]
+__all__ = ["ALPHA", "MODELS", "GradientConstraint", "decoder_weights"]
 
 #: Weight of the constraint in the published experiments.
 ALPHA = 0.03
+
+#: The published models by name: kind of autoencoder, and weight of the constraint. With weight 0 nothing is
+#: constrained, but the average gradient is kept, so that its score can be asked of an ordinary autoencoder, too.
+MODELS: Mapping[str, tuple[str, float]] = MappingProxyType(
+    {"cae": ("cae", 0.0), "cae_grad": ("cae", ALPHA), "vae": ("vae", 0.0), "vae_grad": ("vae", ALPHA)}
+)
 
 
 def decoder_weights(model: nn.Module) -> dict[str, Tensor]:

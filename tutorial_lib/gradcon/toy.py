@@ -172,7 +172,8 @@ def train_two_weights(points: Tensor, alpha: float, steps: int = 500, seed: int 
     Args:
         points: (n, 2).
         alpha: weight of the constraint, at least 0; the paper uses 0.03.
-        steps: of Adam, learning rate 0.01.
+        steps: of Adam; learning rate 0.01, brought to zero along a cosine, so that the last batches do not decide where
+            the training ends.
         seed: of the encoder's initial weights and of the batches.
     """
     if alpha < 0:
@@ -185,6 +186,7 @@ def train_two_weights(points: Tensor, alpha: float, steps: int = 500, seed: int 
         model.encoder[-1].bias.fill_(1.0)  # type: ignore[operator,union-attr]
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     reference = torch.zeros(2)
     with torch.enable_grad():
         for step in range(steps):
@@ -198,6 +200,7 @@ def train_two_weights(points: Tensor, alpha: float, steps: int = 500, seed: int 
             assert model.decoder.weight.grad is not None
             reference += (model.decoder.weight.grad[:, 0] - reference) / (step + 1)
             optimizer.step()
+            schedule.step()
     return Constrained(model.eval(), reference)
 
 

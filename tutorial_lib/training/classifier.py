@@ -5,24 +5,28 @@ The data set stays on the device as ``uint8``; a batch is gathered, shifted and 
 
 from __future__ import annotations
 
-import dataclasses
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from tutorial_lib.data.images import ImageSet
 from tutorial_lib.models.predict import predict_logits
-from tutorial_lib.training.checkpoints import load_checkpoint, save_checkpoint
+from tutorial_lib.training.loop import TrainingDiverged, run_epochs
 
-
-class TrainingDiverged(RuntimeError):
-    """The loss is no longer a finite number."""
+__all__ = [
+    "TrainingConfig",
+    "TrainingDiverged",
+    "TrainingHistory",
+    "accuracy",
+    "augment",
+    "optimizer_for",
+    "scheduler_for",
+    "train_classifier",
+]
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ def train_classifier(
     resume_from: Path | str | None = None,
     loss_of: Callable[[Tensor, Tensor], Tensor] | None = None,
     after_step: Callable[[Tensor, Tensor], None] | None = None,
+    save_every: float = 10.0,
 ) -> TrainingHistory:
     """Train ``model`` in place, and leave it in evaluation mode.
 
@@ -98,15 +103,18 @@ def train_classifier(
         config: settings; `TrainingConfig()` when left out.
         device: where to train; the model's own device when left out. The model ends up there.
         progress: show a bar.
-        resume_from: a file that holds the state after every epoch. If it exists and was made with the same settings,
-            the training goes on from it and ends as if it had never stopped; it is deleted at the end.
+        resume_from: a file that holds the state after an epoch. If it exists and was made with the same settings and
+            images, the training goes on from it and ends as if it had never stopped. It is left behind: whoever keeps
+            the result deletes it.
         loss_of: images (B, C, H, W) and labels (B,) to the loss, a scalar; the cross-entropy of the logits when left
             out. What it learns must be parameters of ``model``.
         after_step: called with the same images and labels after each step.
+        save_every: seconds between two savings of the state; 0 saves after every epoch.
 
     Raises:
         TrainingDiverged: the loss is not finite; says in which epoch and what to try.
-        ValueError: no images, labels that the model has no logit for, or a state made with other settings.
+        ValueError: no images, labels that the model has no logit for, or a state made with other settings or images.
+        CheckpointError: the state is damaged.
     """
     config = config or TrainingConfig()
     if len(train) == 0:
@@ -128,16 +136,8 @@ def train_classifier(
     autocast = _autocast(config.precision, device)
     generator = torch.Generator().manual_seed(config.seed)  # on the CPU, so that every device sees the same order
     history = TrainingHistory()
-    state_file = None if resume_from is None else Path(resume_from)
-    if state_file is not None and state_file.exists():
-        history = _resume(state_file, config, model, optimizer, scheduler, generator)
 
-    done = len(history.loss)
-    bar = tqdm(
-        total=config.epochs * steps_per_epoch, initial=done * steps_per_epoch, disable=not progress, desc=train.name
-    )
-    for epoch in range(done, config.epochs):
-        start = time.perf_counter()
+    def one_epoch(step_done: Callable[[], object]) -> Mapping[str, float]:
         model.train()
         total = torch.zeros((), device=device)
         for chosen in torch.randperm(len(train), generator=generator).split(config.batch_size):
@@ -156,25 +156,27 @@ def train_classifier(
                 after_step(batch, answers)
             scheduler.step()
             total += loss.detach() * len(chosen)
-            bar.update()
-        mean_loss = float(total) / len(train)
-        if mean_loss != mean_loss or mean_loss == float("inf"):
-            bar.close()
-            raise TrainingDiverged(
-                f"the loss is {mean_loss} in epoch {epoch + 1} of {config.epochs}; "
-                f"try a learning rate below {config.learning_rate:g}"
-            )
-        history.loss.append(mean_loss)
-        if validation is not None:
-            history.validation_accuracy.append(accuracy(model, validation))
-            bar.set_postfix(loss=f"{mean_loss:.3f}", accuracy=f"{history.validation_accuracy[-1]:.3f}")
-        history.seconds += time.perf_counter() - start
-        if state_file is not None:
-            _save_state(state_file, config, model, optimizer, scheduler, generator, history)
-    bar.close()
-    if state_file is not None:
-        state_file.unlink(missing_ok=True)
-        state_file.with_suffix(".json").unlink(missing_ok=True)
+            step_done()
+        return {"loss": float(total) / len(train)}
+
+    def measured(epoch: int) -> Mapping[str, float]:
+        return {} if validation is None else {"validation_accuracy": accuracy(model, validation)}
+
+    run_epochs(
+        one_epoch,
+        measured,
+        history,
+        {"model": model, "optimizer": optimizer, "scheduler": scheduler},
+        generator,
+        config,
+        steps_per_epoch,
+        (train.images, train.labels),
+        resume_from,
+        {"own loss": loss_of is not None},
+        save_every=save_every,
+        progress=progress,
+        title=train.name,
+    )
     model.eval()
     return history
 
@@ -252,28 +254,3 @@ def _cpu_has_bfloat16_units() -> bool:
     # torch names this probe with an underscore in every version we support; without it, float32 is the safe answer
     probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return bool(probe and probe())
-
-
-def _save_state(path: Path, config, model, optimizer, scheduler, generator, history) -> None:  # type: ignore[no-untyped-def]
-    state = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "scheduler": scheduler.state_dict(),
-        "generator": generator.get_state(),
-        "global": torch.get_rng_state(),
-    }
-    save_checkpoint(path, state, {"config": dataclasses.asdict(config), "history": dataclasses.asdict(history)})
-
-
-def _resume(path: Path, config, model, optimizer, scheduler, generator) -> TrainingHistory:  # type: ignore[no-untyped-def]
-    state, record = load_checkpoint(path)
-    if record["config"] != dataclasses.asdict(config):
-        raise ValueError(
-            f"{path} was made with other settings; delete it to start again, or train with {record['config']}"
-        )
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    scheduler.load_state_dict(state["scheduler"])
-    generator.set_state(state["generator"])
-    torch.set_rng_state(state["global"])
-    return TrainingHistory(**record["history"])

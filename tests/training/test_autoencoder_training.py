@@ -1,25 +1,18 @@
 """A training is the same for the same seed, and the same when it was killed on its way."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
+import io
 
 import pytest
 import torch
 
 from tutorial_lib.data.embedded import digits
-from tutorial_lib.gradcon import (
-    AutoencoderConfig,
-    GradientConstraint,
-    build_autoencoder,
-    one_class_split,
-    train_autoencoder,
-    trained_autoencoder,
-)
+from tutorial_lib.gradcon import MODELS, GradientConstraint, one_class_split
+from tutorial_lib.models.autoencoder import build_autoencoder
+from tutorial_lib.training import loop
+from tutorial_lib.training.autoencoder import AutoencoderConfig, train_autoencoder
 from tutorial_lib.training.checkpoints import CheckpointError
-from tutorial_lib.training.classifier import TrainingDiverged
+from tutorial_lib.training.loop import TrainingDiverged
+from tutorial_lib.training.trained import trained_autoencoder
 
 CONFIG = AutoencoderConfig(epochs=6, batch_size=16)
 
@@ -78,81 +71,53 @@ def test_without_validation_the_last_epoch_is_kept():
     assert history.best_epoch == 2 and history.validation == [] and not model.training
 
 
-EPOCHS = 60
-KILLED = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-import torch
-torch.set_num_threads(1)
-import test_autoencoder_training as here
-config = here.AutoencoderConfig(epochs=here.EPOCHS, batch_size=16)
-here.trained(sys.argv[3], config, checkpoint=Path(sys.argv[1]), save_every=0)
-"""
-
-
 @pytest.mark.parametrize("kind", ["cae", "vae"])
-def test_a_killed_training_goes_on_to_the_same_result(kind, tmp_path):
+def test_a_stopped_training_goes_on_to_the_same_result(kind, tmp_path):
     state = tmp_path / "state.bin"
-    folder = os.path.dirname(__file__)
-    killed = subprocess.Popen([sys.executable, "-c", KILLED, state, folder, kind])
-    try:
-        deadline = time.monotonic() + 120
-        while not state.exists() and killed.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        time.sleep(0.1)  # some epochs further, in the middle of one
-    finally:
-        killed.send_signal(signal.SIGKILL)
-        killed.wait()
-    assert killed.returncode == -signal.SIGKILL and state.exists()
-    left_over = torch.load(_content(state), weights_only=True)
-    done = len(left_over["history"]["reconstruction"])
-    assert 1 <= done < EPOCHS
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in the killed process; sums in another order are other sums
-    try:
-        config = AutoencoderConfig(epochs=EPOCHS, batch_size=16)
-        resumed = trained(kind, config, checkpoint=state)
-        assert not state.exists()
-        assert_same(resumed, trained(kind, config))
-    finally:
-        torch.set_num_threads(threads)
+    stopped(state, kind=kind, after=3)
+    left_over = torch.load(io.BytesIO(state.read_bytes()[32:]), weights_only=True)
+    assert len(left_over["history"]["reconstruction"]) == 3
+    torch.manual_seed(99)
+    resumed = trained(kind, resume_from=state)
+    assert_same(resumed, trained(kind))
+    assert state.exists(), "whoever keeps the result deletes it"
+    assert_same(resumed, trained(kind, resume_from=state))
 
 
-def _content(path):
-    import io
-
-    return io.BytesIO(path.read_bytes()[32:])
-
-
-def stopped(path, epochs=6):
+def stopped(path, kind="cae", after=1):
     """A state on disk, of a training that was interrupted."""
-    config = AutoencoderConfig(epochs=epochs, batch_size=16)
-    with pytest.MonkeyPatch.context() as patch:
-        from tutorial_lib.gradcon import training
+    saved = []
 
-        def stop(state, path):
-            save(state, path)
+    def stop(state):
+        save(state)
+        saved.append(1)
+        if len(saved) == after:
             raise KeyboardInterrupt
 
-        save = training._State.save
-        patch.setattr(training._State, "save", stop)
+    save = loop._State.save
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop._State, "save", stop)
         with pytest.raises(KeyboardInterrupt):
-            trained(config=config, checkpoint=path, save_every=0)
+            trained(kind, resume_from=path, save_every=0)
 
 
-def test_a_state_of_other_settings_or_a_damaged_one_is_refused(tmp_path):
+def test_a_state_of_other_settings_or_images_or_a_damaged_one_is_refused(tmp_path):
     path = tmp_path / "state.bin"
     stopped(path)
     with pytest.raises(ValueError, match="made with other settings"):
-        trained(config=AutoencoderConfig(epochs=7, batch_size=16), checkpoint=path)
+        trained(config=AutoencoderConfig(epochs=7, batch_size=16), resume_from=path)
     with pytest.raises(ValueError, match="made with other settings"):
-        trained(alpha=0.1, checkpoint=path)
+        trained(alpha=0.1, resume_from=path)
+    images = one_class_split("digits", 0)
+    for train, validation in ((images.validation, images.validation), (images.train, images.train)):
+        model = build_autoencoder("cae", (1, 8, 8), width=0.25)
+        with pytest.raises(ValueError, match="made with other images; delete it"):
+            train_autoencoder(model, train, GradientConstraint(model, 0.03), CONFIG, path, False, validation)
     content = bytearray(path.read_bytes())
     content[500] ^= 1
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="damaged; delete it"):
-        trained(checkpoint=path)
+        trained(resume_from=path)
 
 
 def test_bad_input_is_refused():
@@ -186,7 +151,7 @@ def test_a_trained_one_comes_from_the_cache(tmp_path, monkeypatch):
     split = one_class_split("digits", 1)
     first = trained_autoencoder(split.train, config=CONFIG, validation=split.validation, width=0.25)
     assert first.constraint.steps > 0
-    (file,) = (tmp_path / "autoencoders").glob("*.pt")
+    (file,) = (tmp_path / "autoencoders").glob("*/model.pt")
     written = file.stat().st_mtime_ns
     again = trained_autoencoder(split.train, config=CONFIG, validation=split.validation, width=0.25)
     assert file.stat().st_mtime_ns == written
@@ -201,29 +166,61 @@ def test_a_trained_one_comes_from_the_cache(tmp_path, monkeypatch):
     ):
         settings = {"config": CONFIG, "validation": split.validation, "width": 0.25} | change
         trained_autoencoder(split.train, **settings)
-    assert len(list((tmp_path / "autoencoders").glob("*.pt"))) == 6
+    assert len(list((tmp_path / "autoencoders").glob("*/model.pt"))) == 6
     file.write_bytes(b"half a file")
-    repaired = trained_autoencoder(split.train, config=CONFIG, validation=split.validation, width=0.25)
+    with pytest.warns(RuntimeWarning, match="trained again"):
+        repaired = trained_autoencoder(split.train, config=CONFIG, validation=split.validation, width=0.25)
     assert_same(*(((t.model, t.constraint, t.history)) for t in (first, repaired)))
 
 
-def test_splits_of_one_class():
-    everything = digits()
-    for normal in (0, 7):
-        split = one_class_split("digits", normal)
-        sources = [set(part.source.tolist()) for part in (split.train, split.validation, split.normal)]
-        assert sum(map(len, sources)) == len(set.union(*sources)) == int((everything.labels == normal).sum())
-        for part in (split.train, split.validation, split.normal):
-            assert (part.labels == normal).all()
-        assert not (split.strange.labels == normal).any()
-        assert len(split.strange) == len(split.normal) == round(0.3 * int((everything.labels == normal).sum()))
-        assert len(split.validation) == round(0.1 * (len(split.train) + len(split.validation)))
-        # no stranger was ever a training image of another class's model
-        other = one_class_split("digits", int(split.strange.labels[0]))
-        assert split.strange.source[0] in other.normal.source
-    again = one_class_split("digits", 7)
-    assert torch.equal(again.strange.source, split.strange.source)
-    with pytest.raises(ValueError, match="classes 0 to 9, got 10"):
-        one_class_split("digits", 10)
-    with pytest.raises(ValueError, match="digits, mnist, cifar10"):
-        one_class_split("letters", 0)
+def test_a_long_training_that_was_stopped_is_gone_on_with_and_leaves_no_state(tmp_path, monkeypatch):
+    monkeypatch.setenv("TUTORIAL_CACHE", str(tmp_path))
+    split = one_class_split("digits", 1)
+    expected = trained_autoencoder(split.train, config=CONFIG, width=0.25)
+    monkeypatch.setenv("TUTORIAL_CACHE", str(tmp_path / "second"))
+    monkeypatch.setattr(loop, "LONG", 1000)
+    save = loop._State.save
+
+    def stop(state):
+        save(state)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop._State, "save", stop)  # after the last epoch, and before the result is stored
+        trained_autoencoder(split.train, config=CONFIG, width=0.25)
+    [state] = tmp_path.glob("second/autoencoders/*_unfinished.bin")
+    with monkeypatch.context() as patch:
+        patch.setattr("tutorial_lib.training.autoencoder.training_step", lambda *a: pytest.fail("an epoch was lost"))
+        found = trained_autoencoder(split.train, config=CONFIG, width=0.25)
+    assert_same(*(((t.model, t.constraint, t.history)) for t in (expected, found)))
+    assert not state.exists()
+
+
+def test_a_damaged_state_is_said_and_the_training_starts_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("TUTORIAL_CACHE", str(tmp_path))
+    monkeypatch.setattr(loop, "LONG", 1000)
+    split = one_class_split("digits", 1)
+    expected = trained_autoencoder(split.train, config=CONFIG, width=0.25)
+    [folder] = [path for path in (tmp_path / "autoencoders").iterdir() if path.is_dir()]
+    folder.rename(tmp_path / "elsewhere")
+    state = folder.with_name(f"{folder.name}_unfinished.bin")
+    state.write_bytes(b"half a state")
+    with pytest.warns(RuntimeWarning, match="damaged.*starts again"):
+        again = trained_autoencoder(split.train, config=CONFIG, width=0.25)
+    assert_same(*(((t.model, t.constraint, t.history)) for t in (expected, again)))
+    assert not state.exists()
+
+
+def test_images_may_be_tensors_and_widths_given(tmp_path, monkeypatch):
+    monkeypatch.setenv("TUTORIAL_CACHE", str(tmp_path))
+    images = digits().float()[:40]
+    before = torch.get_rng_state()
+    found = {
+        name: trained_autoencoder(images, *model, AutoencoderConfig(epochs=1, seed=3), widths=(6, 2))
+        for name, model in MODELS.items()
+    }
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [t.constraint.alpha for t in found.values()] == [0, 0.03, 0, 0.03]
+    assert all(t.model.widths == (6, 2) and t.constraint.steps == 1 for t in found.values())
+    rebuilt = found["vae"].model(images).detach()
+    torch.testing.assert_close(found["vae"].reconstruct((255 * images).round().to(torch.uint8)), rebuilt)

@@ -18,16 +18,17 @@ from torch.func import functional_call, grad, grad_and_value, stack_module_state
 
 from tutorial_lib.data.images import ImageSet, as_float
 from tutorial_lib.gradcon.constraint import GradientConstraint, decoder_weights
-from tutorial_lib.gradcon.training import AutoencoderConfig, AutoencoderHistory, pictures_for
 from tutorial_lib.models.autoencoder import Autoencoder
-from tutorial_lib.training.classifier import TrainingDiverged
+from tutorial_lib.reproducible import one_thread
+from tutorial_lib.training.autoencoder import AutoencoderConfig, AutoencoderHistory, pictures_for
+from tutorial_lib.training.loop import diverged, is_long
 
-__all__ = ["train_side_by_side"]
+__all__ = ["train_autoencoders_side_by_side"]
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8  # Adam's, as in torch.optim
 
 
-def train_side_by_side(
+def train_autoencoders_side_by_side(
     models: Sequence[Autoencoder],
     images: Sequence[ImageSet | Tensor],
     constraints: Sequence[GradientConstraint],
@@ -56,7 +57,7 @@ def train_side_by_side(
     >>> models = [build_autoencoder("cae", (1, 8, 8), width=0.1) for _ in range(2)]
     >>> constraints = [GradientConstraint(model) for model in models]
     >>> sets = [torch.rand(32, 1, 8, 8), torch.rand(20, 1, 8, 8)]
-    >>> histories = train_side_by_side(models, sets, constraints, AutoencoderConfig(epochs=2, batch_size=16))
+    >>> histories = train_autoencoders_side_by_side(models, sets, constraints, AutoencoderConfig(epochs=2, batch_size=16))
     >>> [constraint.steps for constraint in constraints]
     [4, 4]
     """
@@ -67,25 +68,23 @@ def train_side_by_side(
     together = Together(models, [constraint.to(device) for constraint in constraints], config)
     generators = [torch.Generator().manual_seed(config.seed) for _ in models]
     histories = [AutoencoderHistory() for _ in models]
-    for epoch in range(config.epochs):
-        orders, noises = zip(
-            *(_draw(*pair, models[0], config) for pair in zip(pictures, generators, strict=True)), strict=True
-        )
-        sums = torch.zeros(3, len(models), device=device)
-        for step in range(max(map(len, orders))):
-            batch, mask, noise = _stack(step, pictures, orders, noises, config.batch_size)
-            sums += together.step(batch, mask, noise) * mask.sum(1)
-        means = (sums / torch.tensor([len(p) for p in pictures], device=device)).T.tolist()
-        for history, (error, latent, aligned) in zip(histories, means, strict=True):
-            if not abs(error) < float("inf"):
-                raise TrainingDiverged(
-                    f"the loss is {error} in epoch {epoch + 1} of {config.epochs}; "
-                    f"try a learning rate below {config.learning_rate:g}"
-                )
-            history.reconstruction.append(error)
-            history.latent.append(latent)
-            history.alignment.append(-aligned)
-            history.best_epoch = epoch
+    with one_thread(not any(is_long(config.epochs, part) for part in pictures)):
+        for epoch in range(config.epochs):
+            orders, noises = zip(
+                *(_draw(*pair, models[0], config) for pair in zip(pictures, generators, strict=True)), strict=True
+            )
+            sums = torch.zeros(3, len(models), device=device)
+            for step in range(max(map(len, orders))):
+                batch, mask, noise = _stack(step, pictures, orders, noises, config.batch_size)
+                sums += together.step(batch, mask, noise) * mask.sum(1)
+            means = (sums / torch.tensor([len(p) for p in pictures], device=device)).T.tolist()
+            for history, (error, latent, aligned) in zip(histories, means, strict=True):
+                if not abs(error) < float("inf"):
+                    raise diverged(error, f"epoch {epoch + 1} of {config.epochs}", config.learning_rate)
+                history.reconstruction.append(error)
+                history.latent.append(latent)
+                history.alignment.append(-aligned)
+                history.best_epoch = epoch
     together.give_back(models, constraints)
     for history in histories:
         history.seconds = time.perf_counter() - start

@@ -5,14 +5,10 @@ import copy
 import pytest
 import torch
 
-from tutorial_lib.gradcon import (
-    AutoencoderConfig,
-    GradientConstraint,
-    build_autoencoder,
-    one_class_split,
-    train_autoencoder,
-    train_side_by_side,
-)
+from tutorial_lib.gradcon import GradientConstraint, one_class_split
+from tutorial_lib.models.autoencoder import build_autoencoder
+from tutorial_lib.training.autoencoder import AutoencoderConfig, train_autoencoder
+from tutorial_lib.training.autoencoders_side_by_side import train_autoencoders_side_by_side
 
 
 def several(kind, alpha=0.03, count=3, dtype=torch.float32):
@@ -29,7 +25,7 @@ def test_side_by_side_is_one_after_the_other(kind, alpha):
     models, constraints = several(kind, alpha)
     apart, apart_constraints = several(kind, alpha)
     initial = copy.deepcopy(models)
-    histories = train_side_by_side(models, sets, constraints, config)
+    histories = train_autoencoders_side_by_side(models, sets, constraints, config)
     for i, images in enumerate(sets):
         expected = train_autoencoder(apart[i], images, apart_constraints[i], config, progress=False)
         for name, value in apart[i].state_dict().items():
@@ -51,12 +47,12 @@ def test_bad_input_is_refused():
     models, constraints = several("cae", count=2)
     images = [torch.rand(4, 1, 8, 8)] * 2
     with pytest.raises(ValueError, match="2 models, 1 sets, 2 constraints"):
-        train_side_by_side(models, images[:1], constraints)
+        train_autoencoders_side_by_side(models, images[:1], constraints)
     with pytest.raises(ValueError, match="one kind and shape"):
-        train_side_by_side([models[0], build_autoencoder("cae", (1, 8, 8))], images, constraints)
+        train_autoencoders_side_by_side([models[0], build_autoencoder("cae", (1, 8, 8))], images, constraints)
     with pytest.raises(ValueError, match="different alphas"):
-        train_side_by_side(models, images, [constraints[0], GradientConstraint(models[1], 0.5)])
+        train_autoencoders_side_by_side(models, images, [constraints[0], GradientConstraint(models[1], 0.5)])
     with pytest.raises(ValueError, match="float32"):
-        train_side_by_side(models, images, constraints, AutoencoderConfig(precision="bfloat16"))
+        train_autoencoders_side_by_side(models, images, constraints, AutoencoderConfig(precision="bfloat16"))
     with pytest.raises(ValueError, match=r"images: .*\[0, 1\]"):
-        train_side_by_side(models, [images[0], images[0] + 1], constraints)
+        train_autoencoders_side_by_side(models, [images[0], images[0] + 1], constraints)
