@@ -19,7 +19,7 @@ from tutorial_lib.reproducible import source_hash
 from tutorial_lib.results.rows import read_arrays, write_arrays
 from tutorial_lib.storage import cache_folder, locked, set_aside, sweep
 
-_ANSWERING = ("data", "models", "gradients", "studies.py", "training")  # what features depend on
+_ANSWERING = ("data", "models", "gradients", "attacks", "studies.py", "training")  # what features depend on
 
 
 def cached_arrays(

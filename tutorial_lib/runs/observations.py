@@ -22,7 +22,7 @@ from tutorial_lib.detectors.evidence import BackpropNorms, Evidence, GradientNor
 from tutorial_lib.models.inputs import dtype_of
 from tutorial_lib.runs.cache import cached_arrays
 
-__all__ = ["cached_observation"]
+__all__ = ["cached_observation", "weights_digest"]
 
 BATCH = 256
 
@@ -41,7 +41,7 @@ def cached_observation(model: nn.Module, images: ImageSet, needs: Sequence[Quant
         request = {
             "quantity": repr(quantity),
             "images": _digest(images.images),
-            "weights": _weights(model),
+            "weights": weights_digest(model),
             "source": _source(),
         }
         compute = functools.partial(_measured, model, images, quantity)
@@ -66,7 +66,8 @@ def _digest(images: torch.Tensor) -> str:
     return hashlib.sha256(str(tuple(images.shape)).encode() + images.contiguous().numpy().tobytes()).hexdigest()
 
 
-def _weights(model: nn.Module) -> str:
+def weights_digest(model: nn.Module) -> str:
+    """A hash of all weights and buffers of a model."""
     content = hashlib.sha256(str(dtype_of(model)).encode())
     for name, value in model.state_dict().items():
         content.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())

@@ -49,6 +49,14 @@ EXPERIMENTS: Mapping[str, Summary] = {
         "which images are none of those the network was trained for? (chapter 8)",
         ("digits", "mnist", "cifar10", "svhn"),
     ),
+    "adversarial": Summary(
+        "which images were changed on purpose, and by whom? (chapter 9)",
+        ("digits", "cifar10"),
+    ),
+    "corruption": Summary(
+        "which images were corrupted, and how badly? (chapter 10)",
+        ("digits", "cifar10", "cure_tsr"),
+    ),
     "calibration": Summary(
         "is a network right as often as it says, also when images get worse? (chapter 11)",
         ("cifar10", "svhn", "mnist", "digits"),
