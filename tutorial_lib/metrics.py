@@ -181,7 +181,8 @@ def bootstrap_interval(
     Known and unknown images are drawn anew separately, with replacement. The interval is about the images, not about
     the training
     of the network: that spread needs several seeds. Images are taken to be independent; patches of one photograph are
-    not, and their interval is too narrow.
+    not, and their interval is too narrow. For what is biased, as calibration errors are, see
+    `tutorial_lib.calibration.reflected_interval`.
 
     Args:
         metric: any function of this module that takes (scores_in, scores_out), or your own.

@@ -9,10 +9,10 @@ import pytest
 from simulators import calibrated, simulate
 
 from tutorial_lib.calibration import (
-    bootstrap_interval,
     chance_ece,
     debiased_ece,
     ece,
+    reflected_interval,
     squared_ece,
 )
 
@@ -92,22 +92,23 @@ def test_chance_ece_is_what_repeated_calibrated_test_sets_show():
     np.testing.assert_array_equal(chance_ece(probabilities, repeats=3), chance_ece(probabilities.max(1), repeats=3))
 
 
-def test_bootstrap_interval_of_a_mean_agrees_with_the_normal_one():
+def test_reflected_interval_of_a_mean_agrees_with_the_normal_one():
     right = np.random.default_rng(0).random(2000) < 0.8
-    low, high = bootstrap_interval(lambda c, y: float(np.mean(y)), np.full(2000, 0.5), right, resamples=2000)
+    found = reflected_interval(lambda c, y: float(np.mean(y)), np.full(2000, 0.5), right, resamples=2000)
     half = 1.96 * math.sqrt(right.mean() * (1 - right.mean()) / 2000)
-    assert (low, high) == pytest.approx((right.mean() - half, right.mean() + half), abs=0.15 * half)
+    assert found.value == right.mean()
+    assert (found.low, found.high) == pytest.approx((right.mean() - half, right.mean() + half), abs=0.15 * half)
 
 
-def test_bootstrap_interval_holds_the_truth_where_percentiles_do_not():
+def test_reflected_interval_holds_the_truth_where_percentiles_do_not():
     truth = ece(*calibrated(400_000, seed=0))  # almost zero
     basic = percentile = 0
     for seed in range(60):
         confidence, correct = calibrated(300, seed=seed + 1)
-        low, high = bootstrap_interval(ece, confidence, correct, resamples=100, seed=seed)
+        found = reflected_interval(ece, confidence, correct, resamples=100, seed=seed)
         estimate = ece(confidence, correct)
-        basic += low <= truth <= high
-        percentile += 2 * estimate - high <= truth <= 2 * estimate - low
+        basic += found.low <= truth <= found.high
+        percentile += 2 * estimate - found.high <= truth <= 2 * estimate - found.low
     assert percentile == 0  # biased twice
     assert basic >= 15
 
@@ -115,6 +116,6 @@ def test_bootstrap_interval_holds_the_truth_where_percentiles_do_not():
 def test_bootstrap_takes_tensors_and_is_repeatable():
     logits, labels = simulate(100, 1, seed=0)
     probabilities = logits.softmax(1)
-    once = bootstrap_interval(ece, probabilities, labels, resamples=20, seed=4)
-    assert once == bootstrap_interval(ece, probabilities.numpy(), labels.numpy(), resamples=20, seed=4)
-    assert once != bootstrap_interval(ece, probabilities, labels, resamples=20, seed=5)
+    once = reflected_interval(ece, probabilities, labels, resamples=20, seed=4)
+    assert once == reflected_interval(ece, probabilities.numpy(), labels.numpy(), resamples=20, seed=4)
+    assert once != reflected_interval(ece, probabilities, labels, resamples=20, seed=5)

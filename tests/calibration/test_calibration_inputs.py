@@ -10,7 +10,6 @@ import torch
 
 from tutorial_lib.calibration import (
     TemperatureScaling,
-    bootstrap_interval,
     brier_decomposition,
     brier_score,
     chance_ece,
@@ -18,6 +17,7 @@ from tutorial_lib.calibration import (
     ece,
     mce,
     negative_log_likelihood,
+    reflected_interval,
     squared_ece,
 )
 from tutorial_lib.uncertainty.decomposition import decompose_classification
@@ -76,11 +76,11 @@ def test_other_arguments_are_checked():
     with pytest.raises(ValueError, match="scheme"):
         ece(GOOD, [0, 1], scheme="quantile")
     with pytest.raises(ValueError, match="level"):
-        bootstrap_interval(ece, GOOD, [0, 1], level=95)
+        reflected_interval(ece, GOOD, [0, 1], level=95)
     with pytest.raises(ValueError, match="resamples"):
-        bootstrap_interval(ece, GOOD, [0, 1], resamples=1)
+        reflected_interval(ece, GOOD, [0, 1], resamples=1)
     with pytest.raises(ValueError, match="labels must lie"):
-        bootstrap_interval(ece, GOOD, [0, 7])
+        reflected_interval(ece, GOOD, [0, 7])
     with pytest.raises(ValueError, match="repeats"):
         chance_ece(GOOD, repeats=0)
 
@@ -128,7 +128,7 @@ def test_half_precision_probabilities_are_taken():
     for kind in (torch.float16, torch.bfloat16):
         rows = logits.to(kind).softmax(1)
         assert brier_score(rows, labels) == pytest.approx(exact, abs=0.02)
-        assert len(bootstrap_interval(ece, rows, labels, resamples=5)) == 2
+        assert reflected_interval(ece, rows, labels, resamples=5).value == ece(rows, labels)
     with pytest.raises(ValueError, match="row 0 sums to 1.1"):
         ece(torch.tensor([[0.6, 0.5]], dtype=torch.bfloat16), [0])
 

@@ -19,6 +19,7 @@ from tutorial_lib.figures.calibration import (
     draw_promises,
     draw_reliability,
 )
+from tutorial_lib.metrics import Interval
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_diagram_puts_a_dot_where_each_bin_is_and_a_line_to_the_diagonal():
 
 
 def test_an_error_stands_at_its_value_and_all_of_chance_is_in_view(axes):
-    draw_against_chance(axes, 0.05, (0.03, 0.08), np.linspace(0.01, 0.2, 50))
+    draw_against_chance(axes, 0.05, Interval(0.05, 0.03, 0.08, 0.95), np.linspace(0.01, 0.2, 50))
     (point,) = [line for line in axes.lines if len(line.get_xdata()) == 1 and line.get_marker() == "s"]
     assert point.get_xdata()[0] == 0.05
     (bar,) = [c for c in axes.collections if hasattr(c, "get_segments")]

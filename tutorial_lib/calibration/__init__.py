@@ -3,12 +3,12 @@
 from tutorial_lib.calibration.bins import ReliabilityBins, reliability_bins
 from tutorial_lib.calibration.errors import (
     adaptive_ece,
-    bootstrap_interval,
     chance_ece,
     classwise_ece,
     debiased_ece,
     ece,
     mce,
+    reflected_interval,
     squared_ece,
 )
 from tutorial_lib.calibration.inputs import confidence_and_correct
@@ -25,7 +25,7 @@ __all__ = [
     "ReliabilityBins",
     "TemperatureScaling",
     "adaptive_ece",
-    "bootstrap_interval",
+    "reflected_interval",
     "brier_decomposition",
     "brier_score",
     "chance_ece",

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tutorial_lib.calibration.bins import Scheme, assign_bins, reliability_bins
 from tutorial_lib.calibration.inputs import as_array, check_probabilities, confidence_and_correct, top_confidence
+from tutorial_lib.metrics import Interval
 
 
 def ece(predictions: Any, outcomes: Any, bins: int = 15, scheme: Scheme = "width") -> float:
@@ -139,15 +140,17 @@ def chance_ece(
     return errors
 
 
-def bootstrap_interval(
+def reflected_interval(
     statistic: Callable[[Any, Any], float],
     predictions: Any,
     outcomes: Any,
     level: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
-) -> tuple[float, float]:
-    """Basic bootstrap interval of a calibration error or a proper score.
+) -> Interval:
+    """Basic ("reflected") bootstrap interval of a calibration error or a proper score.
+
+    That of AUROC and its like, which are not biased, is `tutorial_lib.metrics.bootstrap_interval`.
 
     Samples are drawn with replacement, and the spread around the estimate is *reflected*: the two quantiles are
     subtracted from twice the estimate (Davison and Hinkley, "Bootstrap methods and their application", 1997, section
@@ -163,7 +166,8 @@ def bootstrap_interval(
         seed: of the resampling.
 
     Returns:
-        (low, high). Low can be negative where the estimate is no larger than chance makes it.
+        The estimate, and the ends of its interval. The lower one can be negative where the estimate is no larger than
+        chance makes it.
     """
     if not 0 < level < 1:
         raise ValueError(f"level must lie strictly between 0 and 1, got {level}")
@@ -177,4 +181,4 @@ def bootstrap_interval(
         draw = generator.integers(len(rows), size=len(rows))
         values[resample] = statistic(rows[draw], results[draw])
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(2 * estimate - high), float(2 * estimate - low)
+    return Interval(float(estimate), float(2 * estimate - high), float(2 * estimate - low), level)

@@ -24,12 +24,12 @@ from torch import Tensor
 from tutorial_lib.calibration import (
     TemperatureScaling,
     adaptive_ece,
-    bootstrap_interval,
     brier_score,
     chance_ece,
     confidence_and_correct,
     ece,
     negative_log_likelihood,
+    reflected_interval,
     squared_ece,
 )
 from tutorial_lib.data.corruptions import LEVELS, corrupt, corruption_names
@@ -105,7 +105,8 @@ def _numbers(probabilities: Tensor, labels: Tensor, thoroughly: bool) -> dict[st
     if thoroughly:
         numbers["adaptive_ece"] = adaptive_ece(confidence, correct)
         numbers["squared_ece_debiased"] = squared_ece(confidence, correct)
-        numbers["ece_low"], numbers["ece_high"] = bootstrap_interval(ece, confidence, correct)
+        interval = reflected_interval(ece, confidence, correct)
+        numbers["ece_low"], numbers["ece_high"] = interval.low, interval.high
         numbers["ece_chance_95"] = np.quantile(chance_ece(confidence), 0.95)
     return {metric: float(value) for metric, value in numbers.items()}
 

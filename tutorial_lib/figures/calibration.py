@@ -19,6 +19,7 @@ from tutorial_lib.calibration.inputs import confidence_and_correct
 from tutorial_lib.calibration.scores import negative_log_likelihood
 from tutorial_lib.calibration.temperature import TemperatureScaling
 from tutorial_lib.figures.common import words
+from tutorial_lib.metrics import Interval
 from tutorial_lib.plots import KNOWN, MODEL, MODEL_UNCERTAINTY, MUTED, TALL, UNKNOWN, label_line, show_image
 
 __all__ = [
@@ -98,13 +99,13 @@ def draw_reliability(
     return table
 
 
-def draw_against_chance(axes: Axes, measured: float, interval: tuple[float, float], chance: ArrayLike) -> None:
+def draw_against_chance(axes: Axes, measured: float, interval: Interval, chance: ArrayLike) -> None:
     """An error with its interval, and the errors that chance alone gives.
 
     Args:
         axes: where to draw.
         measured: the error.
-        interval: (low, high), see `tutorial_lib.calibration.bootstrap_interval`.
+        interval: see `tutorial_lib.calibration.reflected_interval`.
         chance: errors of imagined calibrated test sets, see `tutorial_lib.calibration.chance_ece`.
     """
     errors = np.asarray(chance)
@@ -113,7 +114,7 @@ def draw_against_chance(axes: Axes, measured: float, interval: tuple[float, floa
     axes.errorbar(
         measured,
         height / 2,
-        xerr=[[measured - interval[0]], [interval[1] - measured]],
+        xerr=[[measured - interval.low], [interval.high - measured]],
         fmt="s",
         color=MODEL,
         markersize=8,
@@ -121,7 +122,7 @@ def draw_against_chance(axes: Axes, measured: float, interval: tuple[float, floa
     )
     label_line(axes, measured, 0.7 * height, "measured", MODEL, ha="center")
     label_line(axes, float(np.quantile(errors, 0.9)), 0.9 * height, "  chance alone", MUTED)
-    axes.set(xlim=(0, 1.08 * max(interval[1], errors.max())), xlabel="expected calibration error", yticks=[])
+    axes.set(xlim=(0, 1.08 * max(interval.high, errors.max())), xlabel="expected calibration error", yticks=[])
     axes.spines["left"].set_visible(False)
 
 

@@ -7,6 +7,7 @@ not depend on how many others ran beside it.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -183,7 +184,9 @@ class _parallel:
             self.client = (
                 Client(self.scheduler, timeout="30s")
                 if self.scheduler
-                else Client(n_workers=self.jobs, threads_per_worker=1, dashboard_address=None)
+                else Client(
+                    n_workers=self.jobs, threads_per_worker=1, dashboard_address=None, silence_logs=logging.ERROR
+                )
             )
             self.context = joblib.parallel_config("dask", client=self.client)
         else:
