@@ -26,6 +26,10 @@ EXPERIMENTS: Mapping[str, Summary] = {
     "what_is_uncertainty": Summary(
         "confidence on the known and on the unknown; the 1-D example", ("digits", "mnist", "cifar10", "toy")
     ),
+    "single_pass_vs_ensembles": Summary(
+        "ensembles, dropout, DUQ, DDU and SNGP: what each tells of strangers, and what it costs (chapters 2 and 3)",
+        ("digits", "mnist", "cifar10", "moons"),
+    ),
     "gradients_as_features": Summary(
         "Which way gradient norms point: larger or smaller for strangers, by label, loss, network and seed",
         ("digits", "mnist", "cifar10", "svhn"),
