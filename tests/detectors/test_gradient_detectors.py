@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import chi2
 from sklearn.covariance import LedoitWolf
+from sklearn.decomposition import PCA
 
 from tutorial_lib.detectors import (
     KNN,
@@ -21,6 +22,7 @@ from tutorial_lib.detectors import (
     GradientFusion,
     GradientSum,
     GradNorm,
+    GradPCA,
     LogitsControl,
     Tail,
     log_squared_norms,
@@ -295,6 +297,22 @@ def test_a_confident_answers_signal_does_not_drown():
     quantity = BackpropNorms("predicted", "ce")
     (norm,) = observe(model, torch.tensor([[[[0.5, 0.0]]]]), quantity)[quantity][0]
     assert norm.item() == pytest.approx(2 * -200 + math.log(2), rel=1e-6)
+
+
+@pytest.mark.parametrize("question", ["loss", "output"])
+def test_gradpca_is_pca_of_the_classes_mean_gradients(question):
+    """Every gradient formed and laid out; scikit-learn's PCA of the class means."""
+    generator = torch.Generator().manual_seed(0)
+    h = torch.randn(90, 5, generator=generator, dtype=torch.float64)
+    z = h[:, :3] * 2
+    p, answer = z.softmax(1), F.one_hot(z.argmax(1), 3)
+    gradients = (((p if question == "loss" else 0) - answer)[:, :, None] * h[:, None]).flatten(1)
+    means = torch.stack([gradients[:60][answer[:60, c] == 1].mean(0) for c in range(3)])
+    pca = PCA(2).fit(means.numpy())
+    centred = gradients[60:].numpy() - pca.mean_
+    by_hand = 1 - (pca.transform(gradients[60:].numpy()) ** 2).sum(1) / (centred**2).sum(1)
+    detector = GradPCA(question=question).fit_from({"features": h[:60], "logits": z[:60]})
+    np.testing.assert_allclose(detector.predict_from(features=h[60:], logits=z[60:]), by_hand, rtol=1e-6, atol=1e-9)
 
 
 # --- heads of other kinds ---------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ looks at                            detectors                                   
 ==================================  ==================================================  ====================
 logits                              `MSP`, `Entropy`, `MaxLogit`, `Energy`, `ODIN`      none
 penultimate features                `KNN`, `Mahalanobis`, `RelativeMahalanobis`         none
-last layer's gradient               `GradNorm`                                          none
+last layer's gradient               `GradNorm`, `GradPCA`                               none
 activations of every layer          `ActivationDensity`                                 none
 gradients of every layer            `GradientSum`, `GradientDensity`                    none
 what comes back to every layer      `BackpropDensity`, `LayerDensity`                   none
@@ -36,6 +36,7 @@ from tutorial_lib.detectors.deep_svdd import DeepSVDD
 from tutorial_lib.detectors.energy import Energy
 from tutorial_lib.detectors.entropy import Entropy
 from tutorial_lib.detectors.evidence import Evidence, log_squared_norms, observe
+from tutorial_lib.detectors.grad_pca import GradPCA
 from tutorial_lib.detectors.gradcon import GradCON, GradientAlignment, LatentLoss, ReconstructionError
 from tutorial_lib.detectors.gradient_sum import GradientSum
 from tutorial_lib.detectors.gradnorm import GradNorm
@@ -75,6 +76,7 @@ __all__ = [
     "Evidence",
     "GradCON",
     "GradNorm",
+    "GradPCA",
     "GradientAlignment",
     "GradientDensity",
     "GradientFusion",

@@ -38,6 +38,7 @@ def _variants(cls: Any) -> dict[str, Make]:
     settings: dict[type, dict[str, Any]] = {
         d.KNN: {"": {"k": 5}},
         d.Mahalanobis: {"": {}, "(P)": {"epsilon": 0.002}, "shrunk": {"shrink": True}},
+        d.GradPCA: {"": {}, "output": {"question": "output"}},
         d.GradientSum: {"large": {"direction": "large"}, "small": {"direction": "small"}},
         d.GradientDensity: {"": {}, "ones": {"label": "ones", "loss": "bce", "by_class": False}},
         d.GradientFusion: {"": {"k": 5}},

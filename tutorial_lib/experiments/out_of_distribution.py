@@ -100,6 +100,12 @@ _METHODS = (
     Method("energy", "Energy", lambda model, seed: detectors.Energy(model)),
     Method("odin", "ODIN, T 1000, step 0.0014", lambda model, seed: detectors.ODIN(model)),
     Method("gradnorm", "GradNorm", lambda model, seed: detectors.GradNorm(model)),
+    Method("gradpca", "GradPCA, last layer", lambda model, seed: detectors.GradPCA(model)),
+    Method(
+        "gradpca_output",
+        "Control: GradPCA of the logit, direction of the feature",
+        lambda model, seed: detectors.GradPCA(model, "output"),
+    ),
     Method("knn", "Nearest neighbours", lambda model, seed: detectors.KNN(model)),
     Method("mahalanobis", "Mahalanobis (V)", lambda model, seed: detectors.Mahalanobis(model)),
     Method("relative_mahalanobis", "Relative Mahalanobis", lambda model, seed: detectors.RelativeMahalanobis(model)),
