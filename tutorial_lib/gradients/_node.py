@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from tutorial_lib.gradients._sample_axis import OneSample, Samples
 from tutorial_lib.gradients.rules import LayerCall
-
-if TYPE_CHECKING:
-    from tutorial_lib.gradients._batch_pass import BatchPass
 
 try:  # to step out of vmap, which hides the labels' axis, and in again; the public way takes a tenth of a millisecond at every node
     from torch._C._functorch import _add_batch_dim, _unwrap_batched, maybe_current_level
@@ -29,12 +26,19 @@ class GradientInForward(Exception):
     """The network takes a gradient in its forward pass."""
 
 
+class Listener(Protocol):
+    """Whoever wants to hear what arrives at the nodes: a `BatchPass`."""
+
+    listening: bool
+    labels: int  # L, carried by one backward pass
+
+
 class Node(torch.autograd.Function):
     """y = f(x; parameters). The parameters are no inputs of the node, so their batch gradient is never computed."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, anchor: Tensor, call: LayerCall, place: Samples | OneSample, batch: BatchPass
+        ctx: Any, x: Tensor, anchor: Tensor, call: LayerCall, place: Samples | OneSample, batch: Listener
     ) -> Tensor:
         if call.keeps_input:
             ctx.save_for_backward(x)

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from tutorial_lib.gradients.rules._arithmetic import parts, scratch_numbers
 
-if TYPE_CHECKING:
-    from tutorial_lib.gradients.rules.correlation import Correlation
+
+class Sized(Protocol):
+    """What the memory of a layer depends on: a `Correlation`."""
+
+    x: Tensor  # (N, I, H, W)
+    g: Tensor  # (M, O, h, w)
+    shape: tuple[int, ...]  # (O, I, kh, kw)
+    samples: int
+    labels: int
+    stride: Sequence[int]
+    padding: Sequence[int]
+    dilation: Sequence[int]
 
 
 class KernelRows:
@@ -20,7 +31,7 @@ class KernelRows:
     processor's cache. So a network's next layer of the same shape takes them over.
     """
 
-    def __init__(self, layer: Correlation) -> None:
+    def __init__(self, layer: Sized) -> None:
         outputs, inputs, self.kh, self.kw = layer.shape
         (self.H, self.W), (self.h, self.w) = layer.x.shape[2:], layer.g.shape[2:]
         self.stride, self.padding, self.dilation = layer.stride, layer.padding, layer.dilation
