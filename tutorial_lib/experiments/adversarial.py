@@ -378,12 +378,13 @@ def differentiable(detector: Detector) -> Callable[[Tensor], Tensor]:
         TypeError: another detector.
     """
     model = detector.model
+    asked: Any = detector  # labels and losses without a differentiable form are refused by name
     if isinstance(detector, detectors.Purview):
         stage = second_stage_in_torch(detector._h)
-        norms: Any = partial(differentiable_log_norms, model, label=detector.label, loss=detector.loss)
+        norms: Any = partial(differentiable_log_norms, model, label=asked.label, loss=asked.loss)
         return lambda images: stage(norms(images))
     if isinstance(detector, detectors.GradientDensity):
-        norms = partial(differentiable_log_norms, model, label=detector.label, loss=detector.loss)
+        norms = partial(differentiable_log_norms, model, label=asked.label, loss=asked.loss)
         gaussians, by_class = detector._gaussians, detector.by_class
 
         def distance(images: Tensor) -> Tensor:

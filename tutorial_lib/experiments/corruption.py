@@ -188,16 +188,16 @@ def _method_result(study: Study, network: str, model: nn.Module, method: Method,
     seen = "none"
     for task, condition, scores_in, scores_out in scored(method, model, seed, images, tasks):
         measurements += measured(method.name, condition, scores_in, scores_out, task, network)
-        name, level = condition.split("/")
+        name, at_level = condition.split("/")
         if task.protocol in ("", "across_levels") and task.seen != "same":
-            by_level[name] |= {0: scores_in, int(level): scores_out}
+            by_level[name] |= {0: scores_in, int(at_level): scores_out}
             seen = task.seen
         if task.seen == "none":
             arrays["known"] = scores_in.astype(np.float32)
             arrays[condition] = scores_out.astype(np.float32)
     for name, levels in by_level.items():
-        scores = np.concatenate([levels[level] for level in sorted(levels)])
-        severity = np.repeat(sorted(levels), [len(levels[level]) for level in sorted(levels)])
+        scores = np.concatenate([levels[number] for number in sorted(levels)])
+        severity = np.repeat(sorted(levels), [len(levels[number]) for number in sorted(levels)])
         value = spearman(scores, severity)
         measurements.append(
             Measurement(method.name, name, "spearman", value, len(scores), seen, network, protocol="severity")
