@@ -116,6 +116,7 @@ def test_two_processes_share_the_grid(tmp_path, undisturbed):
     assert_same(everything(tmp_path), undisturbed[:2])
 
 
+@pytest.mark.slow
 def test_a_cluster_of_two_gives_the_same_rows(tmp_path, undisturbed, monkeypatch):
     import distributed
 

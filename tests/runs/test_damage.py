@@ -9,15 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))  # the experiment is imported by name
 
 import grid
 
-from tutorial_lib.results.rows import Row
+from tutorial_lib.results.rows import RESULTS, Row, read_arrays, read_rows, write_arrays
 from tutorial_lib.runs.cache import cached_arrays
 from tutorial_lib.runs.runner import run
 from tutorial_lib.runs.store import CellStore, DamagedCell
+from tutorial_lib.storage import Damaged
+from tutorial_lib.training.checkpoints import load_checkpoint, save_checkpoint
 
 CELLS = grid.cells("digits", [0])
 
@@ -60,6 +63,45 @@ def test_every_flipped_byte_of_a_cell_is_harmless_or_named(whole, tmp_path):
             named += 1
             assert copy.name in str(error) and "\n" not in str(error)
     assert named > 0.7 * len(changed)
+
+
+def test_a_flipped_byte_of_a_result_file_is_harmless_or_named(tmp_path):
+    """Of the arrays that come with the library, nothing else is read; of the rows, a line that is none is named."""
+    arrays, path = {"known": np.arange(9, dtype=np.uint16), "svhn": np.linspace(0, 1, 30)}, tmp_path / "scores.npz"
+    write_arrays(path, arrays)
+    content, random_ = path.read_bytes(), random.Random(2)
+    for position in range(len(content)):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << random_.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            found = read_arrays(path)
+        except Damaged as error:
+            assert str(path) in str(error)
+        else:
+            assert found.keys() == arrays.keys() and all((found[name] == arrays[name]).all() for name in arrays)
+    table = tmp_path / "table.csv"
+    table.write_bytes((RESULTS / "calibration.csv").read_bytes()[:2000] + b"\xff\n")
+    with pytest.raises(Damaged, match="table.csv, line"):
+        read_rows(table)
+
+
+def test_a_flipped_byte_of_a_checkpoint_is_harmless_or_named(tmp_path):
+    path, state = tmp_path / "model.pt", {"weight": torch.arange(20.0), "epoch": 3}
+    save_checkpoint(path, state, {"command": "a test"})
+    files, random_ = {file: file.read_bytes() for file in tmp_path.iterdir()}, random.Random(3)
+    for file, content in files.items():
+        for position in range(0, len(content), 5):
+            damaged = bytearray(content)
+            damaged[position] ^= 1 << random_.randrange(8)
+            file.write_bytes(damaged)
+            try:
+                found = load_checkpoint(path)[0]
+            except Damaged as error:
+                assert str(path.with_suffix("")) in str(error)
+            else:
+                assert found["epoch"] == 3 and torch.equal(found["weight"], state["weight"])
+        file.write_bytes(content)
 
 
 @pytest.mark.parametrize("place", [0.3, 0.6, 0.9])

@@ -24,12 +24,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tutorial_lib.storage import replacing
+from tutorial_lib.storage import Damaged, replacing
 
 if TYPE_CHECKING:
     import torch
 
 RESULTS = Path(__file__).resolve().parents[1] / "experiments" / "results"
+
+
+class DamagedResults(Damaged, ValueError):
+    """A file of results is there but cannot be read; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -186,23 +190,25 @@ def read_rows(path: str | Path) -> list[Row]:
 
     Raises:
         FileNotFoundError: the experiment has not been run.
-        ValueError: the columns are not those of a result file, or a value does not parse.
+        DamagedResults: the columns are not those of a result file, or a value does not parse.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no results at {path}; run the experiment '{path.stem}' to make them")
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        named = tuple(reader.fieldnames or ())
-        if named != (*COLUMNS, *(name for name in OPTIONAL if name in named)):
-            raise ValueError(f"{path} is not a result file: columns {list(named)}, expected {list(COLUMNS)}")
-        rows = []
-        for line in reader:
-            try:
+    rows: list[Row] = []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            named = tuple(reader.fieldnames or ())
+            if named != (*COLUMNS, *(name for name in OPTIONAL if name in named)):
+                raise DamagedResults(f"{path} is not a result file: columns {list(named)}, expected {list(COLUMNS)}")
+            for line in reader:
                 made_of: dict[str, Any] = {name: kind(line[name]) for name, kind in _KINDS.items()}
                 rows.append(Row(**{**line, **made_of}))
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+    except DamagedResults:
+        raise
+    except (csv.Error, TypeError, ValueError) as error:  # UnicodeDecodeError is a ValueError
+        raise DamagedResults(f"{path}, line {len(rows) + 2}: {error}") from error
     return rows
 
 
@@ -260,18 +266,22 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
 
     Raises:
         FileNotFoundError: the experiment has not been run.
-        Exception: what zlib, zipfile or NumPy say of a damaged file.
+        DamagedResults: a byte of it is not what was written.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no results at {path}; run the experiment '{path.stem}' to make them")
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
-        file.seek(-22, os.SEEK_END)  # the end record of a ZIP archive without a comment
-        signature, _, _, _, count = struct.unpack("<4s4H", file.read(12))
-        if signature != b"PK\5\6" or count != len(arrays):
-            raise ValueError(f"{len(arrays)} arrays were found, {count} were written")
-        return arrays
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+            file.seek(-22, os.SEEK_END)  # the end record of a ZIP archive without a comment
+            signature, _, _, _, count = struct.unpack("<4s4H", file.read(12))
+    except Exception as error:  # one wrong byte shows as an error of zlib, zipfile, struct, NumPy or Python's parser
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DamagedResults(f"{path} cannot be read ({said})") from error
+    if signature != b"PK\5\6" or count != len(arrays):
+        raise DamagedResults(f"{path} cannot be read ({len(arrays)} arrays were found, {count} were written)")
+    return arrays
 
 
 def _commit() -> str:

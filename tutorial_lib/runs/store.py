@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tutorial_lib.results.rows import Row, read_arrays
+from tutorial_lib.results.rows import DamagedResults, Row, read_arrays
 from tutorial_lib.runs.experiment import Cell
 from tutorial_lib.storage import Damaged, cache_folder, replacing, set_aside, sweep
 
@@ -102,8 +102,8 @@ class CellStore:
             return record["cell"], [Row(**columns) for columns in record["rows"]], arrays
         except FileNotFoundError:
             raise
-        except Exception as error:  # one wrong byte shows as an error of zlib, zipfile, NumPy, JSON or Python's parser
+        except Exception as error:  # the arrays say themselves what is wrong; a record can be wrong in many ways
             said = " ".join(str(error).split())
-            raise DamagedCell(
-                f"{path} cannot be read ({type(error).__name__}: {said}); `run` sets it aside and makes it again"
-            ) from error
+            if not isinstance(error, DamagedResults):
+                said = f"{path} holds no record of a cell ({type(error).__name__}: {said})"
+            raise DamagedCell(f"{said}; `run` sets it aside and makes it again") from error
