@@ -32,32 +32,37 @@ def complaints(browser) -> list[str]:
     return [entry["message"] for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_opens_without_an_error_and_asks_nobody_else(offline, site, page):
+@pytest.fixture(scope="class")
+def loaded(offline, site, page):
     complaints(offline)  # forget those of the page before
     offline.get(f"{site}/{page}.html")
     wait_for(lambda: offline.execute_script("return document.readyState") == "complete")
-    if offline.execute_script("return document.querySelectorAll('.math').length"):
-        wait_for(lambda: offline.execute_script("return document.querySelectorAll('mjx-container').length"))
-        assert offline.execute_script("return document.querySelectorAll('mjx-merror').length") == 0
-    assert complaints(offline) == []
-    asked = offline.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
-    assert asked and [address for address in asked if not address.startswith((site, "data:", "blob:"))] == []
-    broken = "return [...document.images].filter(i => i.loading != 'lazy' && !i.naturalWidth).map(i => i.src)"
-    assert offline.execute_script(broken) == []
+    return offline
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_fits_a_phone(offline, site, page):
-    """No page scrolls sideways at 390 pixels; wide tables and code scroll in their own boxes."""
-    metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
-    offline.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    try:
-        offline.get(f"{site}/{page}.html")
-        wait_for(lambda: offline.execute_script("return document.readyState") == "complete")
-        assert offline.execute_script("return document.documentElement.scrollWidth") <= 390
-    finally:
-        offline.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+@pytest.mark.parametrize("page", PAGES, scope="class")
+class TestPage:
+    """A page, loaded once for both tests."""
+
+    def test_opens_without_an_error_and_asks_nobody_else(self, loaded, site, page):
+        if loaded.execute_script("return document.querySelectorAll('.math').length"):
+            wait_for(lambda: loaded.execute_script("return document.querySelectorAll('mjx-container').length"))
+            assert loaded.execute_script("return document.querySelectorAll('mjx-merror').length") == 0
+        assert complaints(loaded) == []
+        asked = loaded.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+        assert asked and [address for address in asked if not address.startswith((site, "data:", "blob:"))] == []
+        broken = "return [...document.images].filter(i => i.loading != 'lazy' && !i.naturalWidth).map(i => i.src)"
+        assert loaded.execute_script(broken) == []
+
+    def test_fits_a_phone(self, loaded, page):
+        """No page scrolls sideways at 390 pixels; wide tables and code scroll in their own boxes."""
+        metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+        loaded.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        try:
+            wait_for(lambda: loaded.execute_script("return window.innerWidth") == 390)
+            assert loaded.execute_script("return document.documentElement.scrollWidth") <= 390
+        finally:
+            loaded.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_search_finds_a_word_without_the_net(offline, site):
