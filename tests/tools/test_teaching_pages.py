@@ -123,7 +123,8 @@ def test_axe_would_have_found_something(browser, tmp_path):
     file.write_text(
         "<!doctype html><html lang=en><title>t</title><main><h1>t</h1><img src='data:,'><input type=range>"
         "<p style='color:#999;background:#bbb'>words</p>"
-        "<div class=highlight-python><pre style='background:#fff'><span>x</span><span style='color:#eee'>=</span></pre></div>"
+        "<div class=highlight-python><pre style='background:#fff'>"
+        "<span class=n>x</span><span class=o style='color:#eee'>word</span></pre></div>"
         "</main></html>",
         encoding="utf-8",
     )
