@@ -27,6 +27,7 @@ from tutorial_lib.data import DATASETS, ImageSet, load_images
 from tutorial_lib.data.embedded import digits, photographs
 from tutorial_lib.data.registry import suggestion
 from tutorial_lib.data.resize import fit
+from tutorial_lib.data.splits import of_classes, split_each_class
 
 if TYPE_CHECKING:
     from tutorial_lib.models import Classifier
@@ -185,16 +186,7 @@ def _split_digits() -> Splits:
     The writers are not known, so each may have digits in all three. Every image is its own source.
     """
     everything = digits()
-    generator = torch.Generator().manual_seed(0)
-    parts: tuple[list[torch.Tensor], ...] = ([], [], [])
-    for label in range(KNOWN_DIGITS):
-        index = (everything.labels == label).nonzero().flatten()
-        index = index[torch.randperm(len(index), generator=generator)]
-        train, validation = round(0.55 * len(index)), round(0.15 * len(index))
-        for part, chosen in zip(parts, index.split([train, validation, len(index) - train - validation]), strict=True):
-            part.append(chosen)
-    # in the order of the data set, not class by class
-    train_set, validation_set, test_set = (everything.subset(torch.cat(chosen).sort().values) for chosen in parts)
+    train_set, validation_set, test_set = split_each_class(everything, (0.55, 0.15), range(KNOWN_DIGITS))
     names = everything.class_names[:KNOWN_DIGITS]
     return (
         replace(train_set, class_names=names),
@@ -225,7 +217,8 @@ def _photographs(study: Study) -> ImageSet:
 
 def _unseen_classes(study: Study) -> ImageSet:
     everything = digits()
-    return replace(everything.subset(everything.labels >= KNOWN_DIGITS), name="unseen_classes")
+    unseen = range(KNOWN_DIGITS, len(everything.class_names))
+    return replace(of_classes(everything, unseen), name="unseen_classes")
 
 
 def _rotated(study: Study) -> ImageSet:

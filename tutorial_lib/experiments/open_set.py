@@ -7,12 +7,12 @@ remaining four and about other data sets. H sees challenging images, but none of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from tutorial_lib.data.images import ImageSet
+from tutorial_lib.data.splits import of_classes
 from tutorial_lib.studies import Splits, Study
 
 __all__ = ["OpenSet", "open_set"]
@@ -70,17 +70,13 @@ def open_set(study: Study, seed: int) -> OpenSet:
     )
     return OpenSet(
         small,
-        replace(_of_classes(study.validation, pretended), name="pretended_classes"),
-        replace(_of_classes(study.test, unknown), name="unknown_classes"),
+        replace(of_classes(study.validation, pretended), name="pretended_classes"),
+        replace(of_classes(study.test, unknown), name="unknown_classes"),
     )
-
-
-def _of_classes(images: ImageSet, classes: Sequence[int]) -> ImageSet:
-    return images.subset(torch.isin(images.labels, torch.tensor(classes)))
 
 
 def _relabelled(images: ImageSet, classes: list[int]) -> ImageSet:
     """Images of some classes, labelled 0, 1, … in the order given."""
-    chosen = _of_classes(images, classes)
+    chosen = of_classes(images, classes)
     labels = torch.searchsorted(torch.tensor(classes), chosen.labels)
     return replace(chosen, labels=labels, class_names=tuple(images.class_names[c] for c in classes))

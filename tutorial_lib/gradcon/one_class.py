@@ -16,6 +16,7 @@ from tutorial_lib.data import load_images
 from tutorial_lib.data.embedded import digits
 from tutorial_lib.data.images import ImageSet
 from tutorial_lib.data.resize import fit
+from tutorial_lib.data.splits import split_each_class
 
 __all__ = ["ONE_CLASS_SETS", "SIDE", "OneClassSplit", "class_names", "everything", "one_class_split"]
 
@@ -82,13 +83,8 @@ def everything(name: str) -> tuple[ImageSet, ImageSet]:
         raise ValueError(f"name must be one of {', '.join(ONE_CLASS_SETS)}, got {name!r}")
     if name == "digits":
         images = digits()
-        generator = torch.Generator().manual_seed(0)
-        test = torch.zeros(len(images), dtype=torch.bool)
-        for label in range(len(images.class_names)):
-            index = (images.labels == label).nonzero().flatten()
-            index = index[torch.randperm(len(index), generator=generator)]
-            test[index[: round(TEST_OF_DIGITS * len(index))]] = True
-        return images.subset(~test), images.subset(test)
+        test, train = split_each_class(images, (TEST_OF_DIGITS,), range(len(images.class_names)))
+        return train, test
     parts = [load_images(name, split, complete=True) for split in ("train", "test")]
     train, published_test = (fit(part, (part.image_shape[0], SIDE, SIDE)) for part in parts)
     return train, published_test
