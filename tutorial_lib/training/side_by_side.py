@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from tutorial_lib.data.images import ImageSet, as_float
+from tutorial_lib.reproducible import one_thread
 from tutorial_lib.training.classifier import (
     TrainingConfig,
     TrainingDiverged,
@@ -32,6 +33,7 @@ from tutorial_lib.training.classifier import (
     optimizer_for,
     scheduler_for,
 )
+from tutorial_lib.training.loop import is_long
 
 __all__ = ["train_side_by_side"]
 
@@ -79,24 +81,25 @@ def train_side_by_side(
     together = _Together(members, config, -(-len(train) // config.batch_size) * config.epochs, span)
     generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
     histories = [TrainingHistory() for _ in members]
-    for epoch in range(config.epochs):
-        orders = [torch.randperm(len(train), generator=g).split(config.batch_size) for g in generators]
-        total = torch.zeros(len(members), device=device)
-        for chosen in zip(*orders, strict=True):
-            batches = [
-                augment(images, part, config.shift, config.flip, generator)
-                for part, generator in zip(chosen, generators, strict=True)
-            ]
-            answers = labels[torch.stack(chosen).to(device)]
-            total += together.step(torch.stack(batches), answers) * answers.shape[1]
-        means = (total / len(train)).tolist()
-        for seed, history, mean in zip(seeds, histories, means, strict=True):
-            if not abs(mean) < float("inf"):
-                raise TrainingDiverged(
-                    f"the loss of the member with seed {seed} is {mean} in epoch {epoch + 1} of {config.epochs}; "
-                    f"try a learning rate below {config.learning_rate:g}"
-                )
-            history.loss.append(mean)
+    with one_thread(not is_long(config.epochs * len(members), images)):
+        for epoch in range(config.epochs):
+            orders = [torch.randperm(len(train), generator=g).split(config.batch_size) for g in generators]
+            total = torch.zeros(len(members), device=device)
+            for chosen in zip(*orders, strict=True):
+                batches = [
+                    augment(images, part, config.shift, config.flip, generator)
+                    for part, generator in zip(chosen, generators, strict=True)
+                ]
+                answers = labels[torch.stack(chosen).to(device)]
+                total += together.step(torch.stack(batches), answers) * answers.shape[1]
+            means = (total / len(train)).tolist()
+            for seed, history, mean in zip(seeds, histories, means, strict=True):
+                if not abs(mean) < float("inf"):
+                    raise TrainingDiverged(
+                        f"the loss of the member with seed {seed} is {mean} in epoch {epoch + 1} of {config.epochs}; "
+                        f"try a learning rate below {config.learning_rate:g}"
+                    )
+                history.loss.append(mean)
     together.give_back(members)
     for history in histories:
         history.seconds = time.perf_counter() - start
