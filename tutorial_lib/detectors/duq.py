@@ -144,7 +144,7 @@ def train_duq(
     duq = DUQNetwork(
         classifier,
         study.num_classes,
-        classifier.head.in_features,
+        classifier.head.in_features,  # type: ignore[arg-type, union-attr]
         length_scale=length_scale,
         momentum=momentum,
         penalty=penalty,

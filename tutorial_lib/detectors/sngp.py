@@ -104,7 +104,12 @@ def train_sngp(
     if bound:
         bound_spectral_norms(model.backbone, torch.zeros(1, *study.image_shape), bound)
     model.head = RandomFeatureGP(  # type: ignore[assignment]
-        model.head.in_features, study.num_classes, features, length_scale, ridge, seed
+        model.head.in_features,  # type: ignore[arg-type, union-attr]
+        study.num_classes,
+        features,
+        length_scale,
+        ridge,
+        seed,
     )
     config = replace(recipe(study, network, seed), **({"precision": "float32"} | settings))
     history = train_classifier(model, study.train, config=config, progress=False)

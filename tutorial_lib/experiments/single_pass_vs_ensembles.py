@@ -323,7 +323,7 @@ def _residual(study: Study, seed: int, device: torch.device, bounded: bool) -> C
     model, _ = train_bounded(study, seed, 3.0 if bounded else 0.0)
     seconds = _clock(device) - start
     density = DDU(model).fit(study.train)
-    kept = [model, density.gaussians.means, density.gaussians.factors]
+    kept: list[nn.Module | Tensor] = [model, density.gaussians.means, density.gaussians.factors]
     extra = {"largest_jitter": max(density.gaussians.jitters)}
     arrays: dict[str, NDArray[np.generic]] = {}
     variant = "bounded" if bounded else "unbounded"
@@ -444,7 +444,8 @@ def _ambiguous(study: Study, seed: int, device: torch.device) -> CellResult:
         "photographs": _some(study.shift("photographs")).images,
     }
     pairs = (("known", "ambiguous"), ("known", "photographs"), ("ambiguous", "photographs"))
-    found, arrays = [], {}
+    found: list[Measurement] = []
+    arrays: dict[str, NDArray[np.generic]] = {}
     for method, named in scores.items():
         for score, predict in named.items():
             values = {name: predict(images) for name, images in sets.items()}

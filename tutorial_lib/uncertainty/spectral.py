@@ -143,7 +143,7 @@ def _maps(
         size = (1, *shape)
 
         def back(weight: Tensor, output: Tensor) -> Tensor:  # exact at any stride
-            return torch.nn.grad.conv2d_input(size, weight, output, *options)
+            return torch.nn.grad.conv2d_input(size, weight, output, *options)  # type: ignore[attr-defined]
 
         return (lambda w, x: F.conv2d(x, w, None, *options)), back, size
     raise TypeError(f"{type(layer).__name__} has no spectral norm here; there are Linear, Conv2d and batch norm")
