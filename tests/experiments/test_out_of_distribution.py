@@ -166,35 +166,47 @@ SHIPPED = ["digits", "cifar10"]
 KNOWN_ONLY = [("digits", "lenet"), ("digits", "resnet20"), ("mnist", "lenet"), ("cifar10", "resnet20")]
 
 
-def headline(shipped, study, network):
-    """For each set, the AUROC of the fusion and of the best of its rivals, chosen for that very set."""
-    return {
-        condition: (methods["gradient_fusion"], max(methods[rival] for rival in RIVALS))
-        for (s, n, condition, seen, protocol), methods in shipped.items()
-        if (s, n, seen, protocol) == (study, network, "none", "")
-    }
+def over_sets(shipped, study, network, method):
+    """AUROC of a method on every set, by name; empty where it has no rows yet."""
+    places = [place for place in shipped if place[:2] == (study, network) and place[3:] == ("none", "")]
+    return {place[2]: shipped[place][method] for place in places if method in shipped[place]}
+
+
+def mean(shipped, study, network, method):
+    return float(np.mean(list(over_sets(shipped, study, network, method).values())))
+
+
+def ours(shipped, study, network):
+    """Ours that have rows for these images."""
+    return [name for name in ("gradient_fusion", "activation_fusion") if over_sets(shipped, study, network, name)]
 
 
 @pytest.mark.parametrize(("study", "network"), KNOWN_ONLY)
-def test_fusion_is_within_a_point_of_the_best_rival_of_every_set(shipped, study, network):
-    pairs = headline(shipped, study, network)
-    assert len(pairs) >= 5
-    for condition, (fusion, best) in pairs.items():
-        assert fusion > best - 0.01, (study, network, condition)
-
-
-def test_fusion_is_ahead_of_every_rival_on_most_sets(shipped):
-    """Counted over studies and networks. On the digits' LeNet it is behind on most, by a third of a point or less."""
-    pairs = [pair for study, network in KNOWN_ONLY for pair in headline(shipped, study, network).values()]
-    assert sum(fusion > best for fusion, best in pairs) >= 0.75 * len(pairs)
-    assert min(fusion - best for fusion, best in headline(shipped, "digits", "lenet").values()) > -0.004
+def test_one_vote_each_is_never_far_behind_the_best_rival_of_a_set(shipped, study, network):
+    """The best, chosen for that very set by who knows the answers; one vote each has to be told nothing."""
+    for name in ours(shipped, study, network):
+        fusion = over_sets(shipped, study, network, name)
+        assert len(fusion) >= 5
+        for condition, value in fusion.items():
+            best = max(over_sets(shipped, study, network, rival)[condition] for rival in RIVALS)
+            assert value > best - 0.03, (name, condition)
 
 
 @pytest.mark.parametrize(("study", "network"), KNOWN_ONLY)
 def test_no_rival_is_as_good_on_average(shipped, study, network):
-    places = [p for p in shipped if p[:2] == (study, network) and p[3:] == ("none", "")]
-    mean = {m: np.mean([shipped[place][m] for place in places]) for m in (*RIVALS, "gradient_fusion")}
-    assert all(mean["gradient_fusion"] > mean[rival] for rival in RIVALS)
+    for name in ours(shipped, study, network):
+        for rival in RIVALS:
+            assert mean(shipped, study, network, name) > mean(shipped, study, network, rival), (name, rival)
+
+
+@pytest.mark.parametrize(("study", "network"), KNOWN_ONLY)
+def test_a_forward_pass_has_what_the_gradient_norms_have(shipped, study, network):
+    """The control wins: the density, and the fusion with it, on activations and on gradients."""
+    if "activation_fusion" not in ours(shipped, study, network):
+        pytest.skip("rows of version 4 are not made yet")
+    for kind in ("density", "fusion"):
+        forward, backward = (mean(shipped, study, network, f"{which}_{kind}") for which in ("activation", "gradient"))
+        assert forward > backward - 0.002, kind
 
 
 def test_the_sum_of_norms_points_the_wrong_way_on_most_sets(shipped):
@@ -223,7 +235,8 @@ def test_stored_scores_give_the_stored_rows(study):
         if (row.network, row.seed, row.protocol) == (network, 0, "")
         and f"{row.method}/{network}/{row.condition}" in arrays
     ]
-    assert len({row.method for row in rows}) == 13
+    main = {name for name, method in module.METHODS.items() if not method.ablation}
+    assert len({row.method for row in rows}) >= 13 and {row.method for row in rows} <= main
     for row in rows:
         known, strange = (arrays[f"{row.method}/{network}/{name}"] for name in ("known", row.condition))
         assert row.n == len(known) + len(strange)

@@ -36,8 +36,8 @@ class GradPCA(Detector):
             ``"output"``: of the predicted class's logit, :math:`a = e_{\hat y}`. With the second a is the same for all
             images of a class, and what is left is the direction of the feature: the control that the forward pass has.
 
-    ``fit(known)`` may be given training images. Classes are the predicted ones; labels are not used. Challenging data seen
-    in ``fit``: none.
+    ``fit(known)`` wants images that the network was not trained on: on those, p hardly differs from :math:`e_{\hat y}`, and
+    what is left points anywhere. Classes are the predicted ones; labels are not used. Challenging data seen in ``fit``: none.
 
     >>> known = torch.tensor([[3.0, 0.1], [2.9, -0.1], [0.1, 3.0], [-0.1, 2.9]])
     >>> detector = GradPCA(question="output").fit_from({"features": known, "logits": known})
@@ -47,7 +47,6 @@ class GradPCA(Detector):
     """
 
     requires_fit = True
-    from_training_images = True
     tags = frozenset({"weak"})
 
     def __init__(self, model: nn.Module | None = None, question: str = "loss") -> None:
