@@ -62,14 +62,14 @@ class GradPCA(Detector):
         self._a, self._h = self._factors(seen)
         answers = seen[LOGITS].argmax(dim=1)
         classes = answers.unique()
-        if len(classes) < 2:
-            raise ValueError("all known images get the same answer; there are no directions between classes to look at")
         self._average = torch.stack([(answers == c).double() / (answers == c).sum() for c in classes], dim=1)  # (M, C)
         rows = [self._to_class_means(*part) for part in zip(self._a.split(512), self._h.split(512), strict=True)]
         gram = self._average.T @ torch.cat(rows)  # (C, C), inner products of the class means
-        self._mean_to_means = gram.mean(dim=0)  # of the mean of the means with each
-        self._mean_to_mean = gram.mean()
-        centred = gram - gram.mean(dim=0) - gram.mean(dim=1, keepdim=True) + gram.mean()
+        # the middle of the class means; with a single answer for all images it is 0, and its mean the one direction
+        self._weight = 1.0 / len(classes) if len(classes) > 1 else 0.0
+        self._mean_to_means = self._weight * gram.sum(dim=0)
+        self._mean_to_mean = self._weight * self._mean_to_means.sum()
+        centred = gram - self._mean_to_means - self._mean_to_means[:, None] + self._mean_to_mean
         variances, vectors = torch.linalg.eigh(centred)
         kept = variances > FLAT * variances[-1].clamp(min=1e-300)
         self._components = vectors[:, kept] / variances[kept].sqrt()
@@ -77,7 +77,7 @@ class GradPCA(Detector):
     def _score(self, seen: Evidence) -> Tensor:
         a, h = self._factors(seen)
         to_means = self._to_class_means(a.cpu(), h.cpu())  # (N, C)
-        to_mean = to_means.mean(dim=1, keepdim=True)
+        to_mean = self._weight * to_means.sum(dim=1, keepdim=True)
         centred = to_means - to_mean - self._mean_to_means + self._mean_to_mean
         length = (a.square().sum(1) * h.square().sum(1)).cpu() - 2 * to_mean[:, 0] + self._mean_to_mean
         inside = (centred @ self._components).square().sum(dim=1)
