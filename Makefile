@@ -10,10 +10,9 @@ PORT ?= 8000
 # Tests run side by side, a file in one process, each with one thread.
 JOBS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
-NOT_QUICK := tests/book tests/notebooks/test_colab.py tests/notebooks/test_tried_unwritten.py tests/tools/test_teaching_pages.py \
-	tests/tools/test_workshop.py
 # What depends on how a processor adds and multiplies, and the processor that it is tried on besides the machine's own.
-NUMERICAL := tests/gradients tests/detectors tests/calibration tests/uncertainty tests/gradcon tests/training tests/test_metrics.py
+NUMERICAL := tests/gradients tests/detectors tests/calibration tests/uncertainty tests/attacks tests/introspection \
+	tests/training tests/test_metrics.py
 OLD_PROCESSOR := ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE
 
 .DEFAULT_GOAL := help
@@ -44,8 +43,8 @@ book: $(STAMP) ## run every notebook that needs it and build _build/html/index.h
 test: $(STAMP) ## run all tests: the library, every notebook, the built book; some: make test ARGS=tests/test_metrics.py
 	$(PYTEST) $(ARGS)
 
-quick: $(STAMP) ## the tests that take a minute together: no notebook, no browser, nothing slow
-	$(PYTEST) -m "not slow" $(addprefix --ignore=,$(NOT_QUICK)) tutorial_lib tools tests $(ARGS)
+quick: $(STAMP) ## the tests that take a minute together: no notebook, no built book, no browser, nothing slow
+	$(PYTEST) -m "not slow and not book and not browser" tutorial_lib tools tests $(ARGS)
 
 chapter: $(STAMP) ## build and check one chapter: make chapter NAME=08
 	@test -n "$(NAME)" || { echo "say which: make chapter NAME=08"; exit 2; }

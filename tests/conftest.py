@@ -22,6 +22,15 @@ sys.path.insert(0, str(ROOT / "tools"))
 matplotlib.use("Agg")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs the built book or a browser, so that `make quick` can do without."""
+    for item in items:
+        for name in {"book", "browser"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(name)
+        if "browser_without_scripts" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+
+
 @pytest.fixture(scope="session")
 def book() -> Path:
     """Folder of the built book. What has changed since the last build is built first; if nothing has, that is quick.

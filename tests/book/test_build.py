@@ -140,7 +140,7 @@ def test_the_real_chapters_depend_on_what_they_use_and_on_nothing_else():
 
 @pytest.fixture(scope="module")
 def divides(tmp_path_factory):
-    """Builds a copy of the book whose only chapter divides 84 by a number that it imports from the library."""
+    """Builds a copy of the book with a chapter that divides 84 by a number of the library, and one that counts."""
     root = tmp_path_factory.mktemp("divides")
     for name in ("_config.yml", "pyproject.toml"):
         shutil.copy(ROOT / name, root)
@@ -149,25 +149,43 @@ def divides(tmp_path_factory):
     for folder in ("tutorial_lib", "notebooks"):
         (root / folder).mkdir()
     (root / "tutorial_lib" / "__init__.py").write_text("")
-    cells = [
-        nbformat.v4.new_markdown_cell("# A chapter that divides"),
-        nbformat.v4.new_code_cell("from tutorial_lib.value import number\n\nprint('quotient', 84 // number)"),
-    ]
+    codes = {
+        "98_counts": "print('counted', len('abc'))",
+        "99_divides": "from tutorial_lib.value import number\n\nprint('quotient', 84 // number)",
+    }
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), root / "notebooks" / "99_divides.ipynb")
-    toc = "format: jb-book\nroot: book/notation\nchapters:\n  - file: notebooks/99_divides\n"
+    for name, code in codes.items():
+        cells = [nbformat.v4.new_markdown_cell(f"# Chapter {name}"), nbformat.v4.new_code_cell(code)]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), root / "notebooks" / f"{name}.ipynb")
+    toc = "format: jb-book\nroot: book/notation\nchapters:\n" + "".join(
+        f"  - file: notebooks/{name}\n" for name in codes
+    )
     (root / "_toc.yml").write_text(toc)
 
-    def build(number: int) -> tuple[int, str, str]:
-        """Exit status, what was printed, and the page of the chapter, with a number in the library."""
+    def build(number: int, *options: str, page: str = "99_divides") -> tuple[int, str, str]:
+        """Exit status, what was printed, and the page of a chapter, with a number in the library."""
         (root / "tutorial_lib" / "value.py").write_text(f"number = {number}\n")
-        command = [sys.executable, root / "tools" / "build_book.py"]
+        command = [sys.executable, root / "tools" / "build_book.py", *options]
         environment = {**os.environ, "PYTHONPATH": str(root)}
         result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        page = root / "_build" / "html" / "notebooks" / "99_divides.html"
-        return result.returncode, result.stdout, page.read_text(encoding="utf-8") if page.exists() else ""
+        html = root / "_build" / "html" / "notebooks" / f"{page}.html"
+        return result.returncode, result.stdout, html.read_text(encoding="utf-8") if html.exists() else ""
 
     return build
+
+
+@pytest.mark.slow
+def test_one_chapter_is_executed_and_the_others_are_not(divides):
+    status, printed, page = divides(2, "--chapter", "99")
+    assert (
+        status == 0 and "quotient 42" in page and "Not executed, so without outputs: notebooks/98_counts" in printed
+    ), printed
+    status, printed, page = divides(0, "--chapter", "99")
+    assert status == 1 and "ZeroDivisionError" in printed, printed
+    status, printed, page = divides(2, page="98_counts")
+    assert status == 0 and "counted 3" in page, printed
+    status, printed, page = divides(2, "--chapter", "7")
+    assert status == 2 and "98_counts, 99_divides" in printed
 
 
 @pytest.mark.slow

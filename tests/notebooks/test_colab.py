@@ -27,6 +27,8 @@ from nbclient.exceptions import CellExecutionError
 from notebook_cells import SETUP_TAG, repository_address, setup_source
 from packaging.requirements import Requirement
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 #: Run as a whole: it needs one trained network and a picture that answers back, and is quick.

@@ -13,6 +13,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+pytestmark = pytest.mark.slow
+
 NO_NETWORK = """\
 # Imported by Python before anything else: only this machine can be reached.
 import socket
