@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 
 import one_by_one
@@ -312,3 +314,61 @@ def test_a_forward_pass_that_changes_its_buffers():
             ask()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     one_by_one.assert_exact(model.eval(), images)
+
+
+class Overwriting(nn.Module):
+    """Writes to what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x -= 0.5
+        return self.layer(x.mul_(2))
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_a_network_that_writes_to_its_input(samples):
+    model, images = Overwriting().double(), torch.randn(samples, 4).double()
+    before = images.clone()
+    got, _ = squared_norms(model, images)
+    assert torch.equal(images, before)
+    contrast_squared_norms(model, images)
+    assert torch.equal(images, before)
+    assert one_by_one.relative_error(got, one_by_one.norms(model, before.clone()).detach()) < 1e-9
+
+
+class FunctionsWithWeights(nn.Module):
+    """addmm, as GPT-2 has it, and prelu."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(4, 6)), nn.Parameter(torch.randn(6))
+        self.one, self.each, self.head = nn.PReLU(), nn.PReLU(5), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, 5, 4)
+        y = torch.addmm(self.bias, x.view(-1, 4), self.weight).view(len(x), 5, 6)
+        return self.head(self.each(self.one(y)).mean(1))
+
+
+@pytest.mark.parametrize("samples", [1, 4, 5])
+def test_functions_that_are_made_of_layers(samples):
+    one_by_one.assert_exact(one_by_one.randomised(FunctionsWithWeights()), torch.randn(samples, 5, 4), single=False)
+
+
+def test_a_torch_without_its_private_names_takes_the_public_way(monkeypatch):
+    """Labels one after the other, and the other two are only asked what they would say."""
+    script = (
+        "import torch, torch._C._functorch as f, torch._functorch.pyfunctorch as p, torch.utils.checkpoint\n"
+        "del f._add_batch_dim, p.temporarily_pop_interpreter_stack, torch._C._autograd._top_saved_tensors_default_hooks\n"
+        "from tutorial_lib.gradients import _node, contrast_squared_norms, squared_norms\n"
+        "assert not _node.LABELS_TOGETHER\n"
+        "torch.manual_seed(0)\n"
+        "model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.ReLU(), torch.nn.Linear(5, 3)).double()\n"
+        "x = torch.randn(3, 4).double()\n"
+        "one = torch.stack([squared_norms(model, x, k, 'ce')[0] for k in range(3)], dim=1)\n"
+        "assert torch.allclose(contrast_squared_norms(model, x), one, rtol=1e-9, atol=0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

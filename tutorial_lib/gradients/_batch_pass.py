@@ -20,12 +20,13 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from tutorial_lib.gradients import _sample_axis as sample_axis
+from tutorial_lib.gradients import _operations as operations
 from tutorial_lib.gradients._computed import Computed, PulledBack
+from tutorial_lib.gradients._marks import CONSTANT, UNKNOWN, Mixed, OneSample, Samples, tensors_in
 from tutorial_lib.gradients._network import run
 from tutorial_lib.gradients._node import LABELS_TOGETHER, GradientInForward, Node, look_back
 from tutorial_lib.gradients._one_image import OneImage
-from tutorial_lib.gradients._sample_axis import CONSTANT, UNKNOWN, Mixed, OneSample, SampleAxes, Samples
+from tutorial_lib.gradients._sample_axis import SampleAxes
 from tutorial_lib.gradients._watching import MADE_OF_LAYERS, in_the_open
 from tutorial_lib.gradients.rules import (
     RULES,
@@ -47,6 +48,7 @@ squared norms are wanted, which are taken for many parameters at once when the b
 Outputs = tuple[Tensor, ...]
 
 _DIFFERENTIATE = {torch.autograd.grad, torch.autograd.backward, Tensor.backward}
+_SPECIAL = _DIFFERENTIATE | set(MADE_OF_LAYERS) | set(RULES)
 
 
 class BatchPass(TorchFunctionMode):
@@ -89,20 +91,23 @@ class BatchPass(TorchFunctionMode):
         self.ordinary: dict[str, Tensor] = {}
         self.why_not = ""
         self._candidates = 0
+        self._differentiates = False
         self._one_image: OneImage | None = None
 
     # ------------------------------------------------------------------ forward
     def forward(self, network: Callable, images: Tensor) -> Outputs:
         """The outputs. Afterwards ``why_not`` is a reason why the batched backward pass would be wrong, ``uncovered`` the
         parameters to which it applies."""
-        images = images.detach()  # a tensor of our own, to put a mark on
-        self._network, self._images = network, images
+        images = images.clone()  # to put a mark on, and for the network to write to if it does
+        self._network, self._images = network, images.clone()
         if self.axes is not None:
             self.axes.mark(images, Samples(0))
         try:
             with self, torch.enable_grad():
                 outputs = run(network, images)
         except GradientInForward:
+            self._differentiates = True
+        if self._differentiates:
             self.why_not = "the network takes gradients in its forward pass"
             return ()
         self._judge(outputs)
@@ -114,35 +119,52 @@ class BatchPass(TorchFunctionMode):
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        if func in MADE_OF_LAYERS:
-            with self:
-                return MADE_OF_LAYERS[func](*args, **kwargs)
-        if func in _DIFFERENTIATE:
-            raise GradientInForward
-        output = None
-        if func in RULES and in_the_open():
-            output = self._layer(func, args, kwargs)
-        known = output is not None
-        if not known:
-            if self.axes is not None and sample_axis.kind_of(func) in sample_axis.BROADCASTING:
-                args, kwargs = self._handed_out(func, args, kwargs)
-            output = func(*args, **kwargs) if not self.many_labels else self._for_many_labels(func, args, kwargs)
+        if func in _SPECIAL:
+            if func in _DIFFERENTIATE:
+                self._differentiates = True  # should somebody catch the exception
+                raise GradientInForward
+            if func in MADE_OF_LAYERS:
+                with self:
+                    return MADE_OF_LAYERS[func](*args, **kwargs)
+            output = self._layer(func, args, kwargs) if in_the_open() else None
+            if output is not None:
+                self._count(output)
+                return output
+        if self.axes is None:
+            output = self._plain(func, args, kwargs)
+        else:
+            operands = tensors_in((*args, *kwargs.values()) if kwargs else args)
+            marks = [self.axes.of(operand) for operand in operands]
+            if len(operands) > 1 and CONSTANT in marks and operations.kind_of(func) in operations.BROADCASTING:
+                handed_out = self._handed_out(func, args, kwargs, operands, marks)
+                if handed_out is not None:
+                    args, kwargs = handed_out
+                    operands = tensors_in((*args, *kwargs.values()))
+                    marks = [self.axes.of(operand) for operand in operands]
+            if marks and marks[0] is CONSTANT and operations.is_in_place(func):
+                operands[0] = operands[0].detach().clone()  # as it was before it is written to
+            output = self._plain(func, args, kwargs)
+            self.axes.hand_on(func, args, kwargs, output, operands, marks)
         if isinstance(output, Tensor):
-            size = output.nbytes
-            self.bytes += size
-            if size > self.largest:
-                self.largest = size
-        if self.axes is not None and not known:
-            self.axes.hand_on(func, args, kwargs, output)
+            self._count(output)
         return output
 
-    def _for_many_labels(self, func: Callable, args: tuple, kwargs: dict) -> Any:
-        """Operations whose backward pass vmap does slowly, or, as torch.cdist's, wrongly where memory is not contiguous."""
+    def _count(self, output: Tensor) -> None:
+        size = output.nbytes
+        self.bytes += size
+        if size > self.largest:
+            self.largest = size
+
+    def _plain(self, func: Callable, args: tuple, kwargs: dict) -> Any:
+        """The function itself. With many labels, vmap does some backward passes slowly, and torch.cdist's wrongly where memory is not
+        contiguous, so that what is not known goes one label at a time."""
+        if not self.many_labels:
+            return func(*args, **kwargs)
         if func is F.scaled_dot_product_attention:
             with sdpa_kernel(SDPBackend.MATH):
                 return func(*args, **kwargs)
         output = func(*args, **kwargs)
-        if isinstance(output, Tensor) and output.requires_grad and sample_axis.kind_of(func) is None:
+        if isinstance(output, Tensor) and output.requires_grad and operations.kind_of(func) is None:
             self.labels_together = False
         return output
 
@@ -220,21 +242,19 @@ class BatchPass(TorchFunctionMode):
         names = {self.name_of[leaf] for leaf in leaves if leaf in self.name_of}
         return self.computed.add(tensor, names) if names else None
 
-    def _handed_out(self, func: Callable, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    def _handed_out(
+        self, func: Callable, args: tuple, kwargs: dict, operands: list[Tensor], marks: list[Any]
+    ) -> tuple[tuple, dict] | None:
         """The arguments, with parameters that meet the samples here handed out to each of them (see `rules.shared`)."""
-        operands = sample_axis.tensors_in((*args, *kwargs.values()))
-        marks = [self.axes.of(operand) for operand in operands]
-        if CONSTANT not in marks or not in_the_open():
-            return args, kwargs
         shared = [t for t, mark in zip(operands, marks, strict=True) if mark is CONSTANT and t.requires_grad]
-        if not shared or not any(isinstance(mark, Samples) for mark in marks):
-            return args, kwargs
-        operation = sample_axis.Operation(self.axes, func, args, kwargs, operands, marks, [])
-        place = sample_axis.meeting_place(operation)
+        if not shared or not any(isinstance(mark, Samples) for mark in marks) or not in_the_open():
+            return None
+        operation = operations.Operation(self.axes, func, args, kwargs, operands, marks, [])
+        place = operations.meeting_place(operation)
         if place is None:
-            return args, kwargs
-        if sample_axis.is_in_place(func) and any(args[0] is tensor for tensor in shared):
-            return args, kwargs
+            return None
+        if operations.is_in_place(func) and any(args[0] is tensor for tensor in shared):
+            return None
         swapped = {}
         for tensor in shared:
             if id(tensor) not in swapped:

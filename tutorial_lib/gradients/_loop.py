@@ -24,7 +24,7 @@ def one_by_one(
     rows = []
     for n, image in enumerate(images.split(1) if len(images) > 1 else [images], samples.start):
         with torch.enable_grad():
-            outputs = run(network, image)
+            outputs = run(network, image.clone())  # which the network may write to
         start = output_gradient(outputs, image, slice(n, n + 1))
         values = []
         labels = start.scale.shape[1]

@@ -109,7 +109,7 @@ class Network:
             return self.module(images)
 
         def function(images: Tensor) -> Any:
-            last[:] = [images]
+            last[:] = [images[:1].clone()]
             remembered.restore()
             return plain(images)
 
@@ -119,7 +119,7 @@ class Network:
             done = True
         finally:
             drawn = not all(map(torch.equal, states, _random_states(devices)))
-            matters = done and not drawn and remembered.changed() and _differs(plain, last[0][:1], remembered)
+            matters = done and not drawn and remembered.changed() and _differs(plain, last[0], remembered)
             remembered.restore()
             if drawn:
                 torch.set_rng_state(states[0])
@@ -157,7 +157,7 @@ class Remembered:
 def _differs(network: Callable[[Tensor], Any], image: Tensor, remembered: Remembered) -> bool:
     """Whether the network's answer depends on what it has left in its buffers."""
     with torch.no_grad():
-        changed = run(network, image)
+        changed = run(network, image.clone())
         remembered.restore()
         first = run(network, image)
     return not all(

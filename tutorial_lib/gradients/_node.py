@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from tutorial_lib.gradients._sample_axis import OneSample, Samples
+from tutorial_lib.gradients._marks import OneSample, Samples
 from tutorial_lib.gradients.rules import LayerCall
 
 try:  # to step out of vmap, which hides the labels' axis, and in again; the public way takes a tenth of a millisecond at every node
@@ -19,7 +19,7 @@ except ImportError:
 else:
     LABELS_TOGETHER = True
 
-PythonNode: Any = getattr(torch.autograd.function, "BackwardCFunction", ())
+PythonNode: Any = getattr(torch.autograd.function, "BackwardCFunction", None)
 
 
 class GradientInForward(Exception):
@@ -83,7 +83,7 @@ def look_back(tensors: Sequence[Tensor]) -> tuple[set[int], bool, bool]:
     The last may not know how to be vmapped, and may record gradients of their own in their backward pass.
     """
     leaves = {id(tensor) for tensor in tensors if tensor.grad_fn is None}
-    ours = foreign = False
+    ours, foreign = False, PythonNode is None  # without the name we cannot tell, and expect them
     seen = {None, *(tensor.grad_fn for tensor in tensors)}
     todo: list[Any] = [*seen - {None}]
     while todo:
@@ -91,11 +91,10 @@ def look_back(tensors: Sequence[Tensor]) -> tuple[set[int], bool, bool]:
         parents = node.next_functions
         if not parents:
             leaves.add(id(getattr(node, "variable", None)))
-        elif isinstance(node, PythonNode):
-            if isinstance(node, Node._backward_cls):
-                ours = True
-            else:
-                foreign = True
+        elif type(node).__name__ == "NodeBackward" and getattr(type(node), "_forward_cls", Node) is Node:
+            ours = True
+        elif PythonNode is not None and isinstance(node, PythonNode):
+            foreign = True
         for parent, _ in parents:
             if parent not in seen:
                 seen.add(parent)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from tutorial_lib.gradients._marks import Samples
 from tutorial_lib.gradients._network import run
-from tutorial_lib.gradients._sample_axis import Samples
 from tutorial_lib.gradients._watching import MADE_OF_LAYERS, in_the_open
 from tutorial_lib.gradients.rules import RULES
 
@@ -63,7 +63,7 @@ class OneImage:
     def _run(self) -> tuple[_Recorder, tuple[Tensor, ...]]:
         recorder = _Recorder(self.watched)
         with recorder, torch.enable_grad():
-            outputs = run(self.network, self.image)
+            outputs = run(self.network, self.image.clone())
         return recorder, tuple(output.detach() for output in outputs)
 
     @property

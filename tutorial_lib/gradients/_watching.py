@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 _transforms_are_active: Any = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
-_top_hooks: Any = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: None)
+_top_hooks: Any = getattr(getattr(torch._C, "_autograd", None), "_top_saved_tensors_default_hooks", lambda _: None)
 
 
 def in_the_open() -> bool:
@@ -36,5 +38,25 @@ def seen_through(function: FunctionType) -> FunctionType:
     return twin
 
 
-MADE_OF_LAYERS = {F.multi_head_attention_forward: seen_through(F.multi_head_attention_forward)}  # type: ignore[arg-type]
-"""Attention is two linear maps, and what is between them has no parameters."""
+def _addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    product = mat1 @ mat2
+    return (product if alpha == 1 else alpha * product) + (input if beta == 1 else beta * input)
+
+
+def _prelu(input: Tensor, weight: Tensor) -> Tensor:
+    if weight.dim() == 1 and weight.shape[0] > 1:
+        weight = weight.reshape(-1, *[1] * (input.dim() - 2))  # channels stand on axis 1
+    return torch.where(input > 0, input, weight * input)
+
+
+MADE_OF_LAYERS: dict[Callable, Callable] = {
+    torch.addmm: _addmm,
+    Tensor.addmm: _addmm,
+    F.prelu: _prelu,
+    torch.prelu: _prelu,
+    Tensor.prelu: _prelu,
+}
+"""What is watched from within: attention is two linear maps, and what is between them has no parameters."""
+
+if "has_torch_function" in F.multi_head_attention_forward.__globals__:
+    MADE_OF_LAYERS[F.multi_head_attention_forward] = seen_through(F.multi_head_attention_forward)  # type: ignore[arg-type]

@@ -26,7 +26,9 @@ def squared_norms(
 
     .. math:: S_{np} = \Big\| \frac{\partial\, \ell(f(x_n), y_n)}{\partial \theta_p} \Big\|_2^2
 
-    Exact, from one batched forward and one batched backward pass (see `tutorial_lib.gradients`). Which way a feature
+    Exact, from one batched forward and one batched backward pass (see `tutorial_lib.gradients`): the same numbers as from each image
+    alone, whatever batch it comes in. Where the network does what no batched pass can follow, or lets the samples of a batch meet
+    (``x - x.mean(0)``), each image does go through it alone, and a `FallbackWarning` says why. Which way a feature
     points, whether a large one means a strange image, depends on the loss, the label and the network: chapter 4 derives it.
 
     Args:
@@ -44,7 +46,7 @@ def squared_norms(
 
     Raises:
         ValueError, TypeError: a model without parameters, on batch statistics or with active dropout; images that are empty, of the
-            wrong shape or hold NaN; an unknown label or loss.
+            wrong shape or hold NaN; an unknown label or loss; a forward pass that draws random numbers or changes what it computes.
 
     Lee and AlRegib, "Open-set recognition with gradient-based representations", ICIP 2021; Lee et al., "Probing the purview of
     neural networks via gradient analysis", IEEE Access 2023.

@@ -67,7 +67,8 @@ class BatchNorm(LayerCall):
         images, channels = x.shape[:2]
         one_image = (1, images * channels, -1)
         scale, mean, variance = (
-            torch.cat([vector.to(x.dtype)] * images) for vector in (self.parameters["weight"], self.mean, self.variance)
+            torch.cat([vector if vector.dtype == x.dtype else vector.to(x.dtype)] * images)
+            for vector in (self.parameters["weight"], self.mean, self.variance)
         )
         unused = scale.new_empty(0)  # where batch statistics would be
         gx, dscale, dshift = torch.ops.aten.native_batch_norm_backward.default(
