@@ -73,8 +73,8 @@ def set_up():
     try:
         import google.colab
 
-        install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--no-deps", source]
-        subprocess.run(install, capture_output=True)
+        install = "-m pip install --quiet --no-input --no-deps".split()
+        subprocess.run([sys.executable, *install, source], capture_output=True)
         importlib.invalidate_caches()
     except ImportError:
         pass  # not in Colab: the library is installed already
