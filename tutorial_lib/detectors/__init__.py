@@ -9,7 +9,10 @@
 looks at                            detectors                                           challenging data
 ==================================  ==================================================  ====================
 logits                              `MSP`, `Entropy`, `MaxLogit`, `Energy`, `ODIN`      none
-penultimate features                `KNN`, `Mahalanobis`, `RelativeMahalanobis`         none
+penultimate features                `KNN`, `Mahalanobis`, `RelativeMahalanobis`,        none
+                                    `DDU`, `SNGP`
+several networks' answers           `EnsembleUncertainty`, `DropoutUncertainty`         none
+distances learned with the network  `DUQ`                                               none
 last layer's gradient               `GradNorm`, `GradPCA`                               none
 activations of every layer          `ActivationDensity`                                 none
 gradients of every layer            `GradientSum`, `GradientDensity`                    none
@@ -32,8 +35,11 @@ from tutorial_lib.detectors.base import Detector, NotFittedError, SupervisedDete
 from tutorial_lib.detectors.check import check_detector
 from tutorial_lib.detectors.combination import ActivationFusion, Combination, GradientFusion, Tail
 from tutorial_lib.detectors.controls import ActivationNormsControl, LogitsControl, PenultimateControl
+from tutorial_lib.detectors.ddu import DDU
 from tutorial_lib.detectors.deep_svdd import DeepSVDD
+from tutorial_lib.detectors.duq import DUQ
 from tutorial_lib.detectors.energy import Energy
+from tutorial_lib.detectors.ensemble import DropoutUncertainty, EnsembleUncertainty
 from tutorial_lib.detectors.entropy import Entropy
 from tutorial_lib.detectors.evidence import Evidence, log_squared_norms, observe
 from tutorial_lib.detectors.grad_pca import GradPCA
@@ -53,10 +59,16 @@ from tutorial_lib.detectors.one_class import SVDD, OneClassSVM
 from tutorial_lib.detectors.purview import Purview
 from tutorial_lib.detectors.relative_mahalanobis import RelativeMahalanobis
 from tutorial_lib.detectors.second_stage import SecondStageDetector, logistic_regression, two_layers
+from tutorial_lib.detectors.sngp import SNGP
 from tutorial_lib.detectors.trivial import Brightness, Complexity
 from tutorial_lib.detectors.tuned import Tuned
 
 __all__ = [
+    "DDU",
+    "DUQ",
+    "SNGP",
+    "DropoutUncertainty",
+    "EnsembleUncertainty",
     "KNN",
     "LID",
     "MSP",

@@ -79,6 +79,11 @@ class DUQNetwork(nn.Module):
             self.register_buffer("sums", 13 * 0.05 * torch.randn(num_classes, size))
 
     @property
+    def normalize(self) -> object:
+        """That of the network below; tells how many channels an image must have."""
+        return getattr(self.model, "normalize", None)
+
+    @property
     def centroids(self) -> Tensor:
         """(K, size)."""
         return self.sums / self.counts[:, None]
@@ -141,10 +146,11 @@ def train_duq(
     """
     network = network or study.network
     classifier = untrained_classifier(study, network, seed)
+    width: Any = classifier.head.in_features
     duq = DUQNetwork(
         classifier,
         study.num_classes,
-        classifier.head.in_features,  # type: ignore[arg-type, union-attr]
+        width,
         length_scale=length_scale,
         momentum=momentum,
         penalty=penalty,

@@ -101,7 +101,7 @@ class DropoutUncertainty(_Uncertainty):
 
     def __init__(self, model: nn.Module, score: str = "mutual_information", passes: int = 50, seed: int = 0) -> None:
         super().__init__(model, score)
-        if passes < 2:
+        if not passes >= 2:  # NaN is refused, too
             raise ValueError(f"passes must be 2 or more to disagree, got {passes}")
         self.passes, self.seed = passes, seed
 

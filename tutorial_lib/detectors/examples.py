@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from functools import partial
 from typing import Any
@@ -14,11 +15,15 @@ from tutorial_lib import detectors as d
 from tutorial_lib.data.images import ImageSet
 from tutorial_lib.detectors.base import Detector
 from tutorial_lib.detectors.check import Make
+from tutorial_lib.detectors.duq import DUQNetwork
 from tutorial_lib.gradcon import GradientConstraint
+from tutorial_lib.models import Classifier
 from tutorial_lib.models.autoencoder import build_autoencoder
 from tutorial_lib.models.predict import channels_of
 from tutorial_lib.studies import load_study
 from tutorial_lib.training.autoencoder import AutoencoderConfig, train_autoencoder
+from tutorial_lib.uncertainty.deep_ensemble import DeepEnsemble
+from tutorial_lib.uncertainty.dropout import DropoutBeforeHead
 
 __all__ = ["examples"]
 
@@ -67,6 +72,9 @@ def _variants(cls: Any) -> dict[str, Make]:
             "": partial(_on_autoencoder, cls, "cae", True),
             "fitted": partial(_on_autoencoder, cls, "cae", False),
         },
+        d.EnsembleUncertainty: {score: partial(_of_two, score) for score in ("mutual_information", "entropy")},
+        d.DropoutUncertainty: {"": _with_dropout},
+        d.DUQ: {"": _with_centroids},
         d.GradCON: {"": partial(_on_autoencoder, cls, "cae", True), "VAE": partial(_on_autoencoder, cls, "vae", True)},
     }
     if cls in of_parts:
@@ -75,6 +83,35 @@ def _variants(cls: Any) -> dict[str, Make]:
         made: dict[str, Make] = {name: partial(_without_model, cls, given) for name, given in alone[cls].items()}
         return made | ({"features": cls} if cls is d.OneClassSVM else {})
     return {name: partial(cls, **given) for name, given in settings.get(cls, {"": {}}).items()}
+
+
+def _with_dropout(model: nn.Module) -> Detector:
+    dropping = DropoutBeforeHead(model) if hasattr(model, "head") else nn.Sequential(model, nn.Dropout())  # type: ignore[arg-type]
+    return d.DropoutUncertainty(dropping, passes=8)
+
+
+def _of_two(score: str, model: nn.Module) -> Detector:
+    """An ensemble of the network and a copy that reads its features a little differently."""
+    other = copy.deepcopy(model)
+    head = getattr(other, "head", None)
+    if isinstance(head, nn.Linear):
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            head.weight += 0.3 * head.weight.std() * torch.randn(head.weight.shape, generator=generator)
+    return d.EnsembleUncertainty(DeepEnsemble([model, other]), score)
+
+
+def _with_centroids(model: nn.Module) -> Detector:
+    """DUQ on the network's features, mapped as its last layer maps them; nothing is trained."""
+    if not hasattr(model, "features"):
+        model = Classifier(nn.Identity(), model, feature_width=1, num_classes=2)
+    head: Any = model.head
+    classes, width = head.weight.shape
+    network = DUQNetwork(model, classes, width, size=1, length_scale=3.0)
+    with torch.no_grad():
+        network.maps.copy_(head.weight[:, None])
+        network.sums.copy_(network.counts[:, None] * 8)
+    return d.DUQ(network)
 
 
 def _without_model(cls: Any, settings: dict[str, Any], model: nn.Module) -> Detector:

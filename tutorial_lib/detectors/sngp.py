@@ -56,7 +56,7 @@ class SNGP(Detector):
         seed: int = 0,
     ) -> None:
         super().__init__(model)
-        self.features, self.seed = features, seed
+        self.features, self.seed = int(checked("features", features, 1)), seed
         self.length_scale = checked("length_scale", length_scale, 0, above=True)
         self.ridge = checked("ridge", ridge, 0, above=True)
 
@@ -103,13 +103,9 @@ def train_sngp(
     model = untrained_classifier(study, network, seed)
     if bound:
         bound_spectral_norms(model.backbone, torch.zeros(1, *study.image_shape), bound)
+    width: Any = model.head.in_features
     model.head = RandomFeatureGP(  # type: ignore[assignment]
-        model.head.in_features,  # type: ignore[arg-type, union-attr]
-        study.num_classes,
-        features,
-        length_scale,
-        ridge,
-        seed,
+        width, study.num_classes, features, length_scale, ridge, seed
     )
     config = replace(recipe(study, network, seed), **({"precision": "float32"} | settings))
     history = train_classifier(model, study.train, config=config, progress=False)

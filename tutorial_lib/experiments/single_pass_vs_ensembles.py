@@ -424,10 +424,15 @@ def _points(model: nn.Module, study: Study) -> list[Measurement]:
     return found
 
 
+def with_ambiguous(study: Study, seed: int = 0) -> Study:
+    """The study with half as many blends added to its training images; see `tutorial_lib.uncertainty.ambiguous`."""
+    train = with_blends(study.train, len(study.train) // 2, seed)
+    return _reduced(study, study.num_classes, (train, study.validation, study.test))
+
+
 def _ambiguous(study: Study, seed: int, device: torch.device) -> CellResult:
     """Networks that were trained on ambiguous images, too: which score is large on which kind?"""
-    train = with_blends(study.train, len(study.train) // 2, seed)
-    mixed = _reduced(study, study.num_classes, (train, study.validation, study.test))
+    mixed = with_ambiguous(study, seed)
     ensemble = train_ensemble(mixed, range(seed * 5, seed * 5 + 5))
     residual, _ = train_bounded(mixed, seed, 0.0)
     density = DDU(residual).fit(study.train)

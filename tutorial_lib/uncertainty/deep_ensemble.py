@@ -59,6 +59,11 @@ class DeepEnsemble(nn.Module):
             raise ValueError("an ensemble needs members; got none")
         self.members = nn.ModuleList(members)
 
+    @property
+    def normalize(self) -> object:
+        """That of the first member; tells how many channels an image must have."""
+        return getattr(self.members[0], "normalize", None)
+
     def member_probabilities(self, images: Tensor) -> Tensor:
         """Softmax of every member, (M, N, K), in the type of the weights."""
         return torch.stack([member(images) for member in self.members]).softmax(-1)

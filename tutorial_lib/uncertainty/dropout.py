@@ -53,7 +53,7 @@ class DropoutBeforeHead(nn.Module):
             raise ValueError(f"p must be between 0 and 1, got {p}")
         self.model = model
         self.dropout = nn.Dropout(p)
-        self.train(model.training)
+        self.training = self.dropout.training = model.training  # and its parts as they are
 
     def features(self, images: Tensor) -> Tensor:
         """Penultimate features (N, D), dropout applied in training mode."""

@@ -20,6 +20,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from tutorial_lib.reproducible import seeded
+
 __all__ = ["RandomFeatureGP", "mean_field"]
 
 
@@ -61,7 +63,8 @@ class RandomFeatureGP(nn.Module):
         self.register_buffer("frequencies", torch.randn(features, width, generator=generator) / length_scale)
         self.register_buffer("phases", 2 * math.pi * torch.rand(features, generator=generator))
         self.register_buffer("factor", torch.eye(features, dtype=torch.float64) * math.sqrt(ridge))
-        self.output = nn.Linear(features, num_classes)
+        with seeded(seed):
+            self.output = nn.Linear(features, num_classes)
 
     def random_features(self, hidden: Tensor) -> Tensor:
         """phi(h): features (N, D) to (N, M); phi · phi is 1 on average."""

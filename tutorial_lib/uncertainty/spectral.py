@@ -20,6 +20,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
 from torch.nn.utils import parametrize
 
 from tutorial_lib.models.predict import preserved
@@ -143,7 +144,7 @@ def _maps(
         size = (1, *shape)
 
         def back(weight: Tensor, output: Tensor) -> Tensor:  # exact at any stride
-            return torch.nn.grad.conv2d_input(size, weight, output, *options)  # type: ignore[attr-defined]
+            return conv2d_input(size, weight, output, *options)
 
         return (lambda w, x: F.conv2d(x, w, None, *options)), back, size
     raise TypeError(f"{type(layer).__name__} has no spectral norm here; there are Linear, Conv2d and batch norm")
