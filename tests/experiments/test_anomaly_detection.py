@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -78,6 +80,19 @@ def test_a_loose_plane_blinds_the_error_before_the_gradient():
 def test_table_has_a_line_a_method():
     text = experiment.table(stored_rows(experiment.NAME, "digits"))
     assert text.count("\n| plane 16/recon") == 1 and "3 draw(s)" in text
+
+
+def test_planes_stand_beside_the_published_row():
+    lines = experiment.beside_published(stored_rows("anomaly_detection", "cifar10")).splitlines()
+    assert re.findall(r"0\.\d+", lines[2]) == [
+        *("0.682", "0.353", "0.638", "0.587", "0.669", "0.613", "0.495", "0.498", "0.711", "0.390", "0.564")
+    ]
+    assert len(lines) == 3 + 2 + len(experiment.DIRECTIONS["cifar10"])
+    (plane,) = [line for line in lines if line.startswith("| plane 256/recon")]
+    *values, mean, likeness = (float(entry) for entry in plane.strip("|").split("|")[1:])
+    published = [float(entry) for entry in re.findall(r"0\.\d+", lines[2])[:10]]
+    assert mean == pytest.approx(np.mean(values), abs=1e-3)
+    assert likeness == pytest.approx(np.corrcoef(values, published)[0, 1], abs=0.006)
 
 
 def test_unknown_methods_are_named():

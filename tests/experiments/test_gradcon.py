@@ -162,6 +162,20 @@ def test_the_table_of_classes():
     assert re.findall(r"0\.\d+|–", control) == ["0.400", "–", "–"]  # no mean over classes that are not all there
 
 
+def test_the_published_table_has_ours_under_each_line():
+    values = {("cae/recon", "airplane", 0): 0.6, ("cae/grad", "truck", 0): 0.4}
+    text = gradcon_class.beside_published(rows_of("gradcon_class", "cifar10", values))
+    entries = [[e.strip() for e in line.strip("|").split("|")] for line in text.splitlines()[2:]]
+    lines = {first: rest for first, *rest in entries}
+    printed = list(dict.fromkeys(row["method"] for row in read_published("gradcon_class")))
+    assert len(lines) == 2 * len(printed) + 2  # two controls were not published
+    assert lines["CAE: Recon (Kwon et al.)"][::10] == ["0.682", "0.564"]
+    assert lines["CAE: Recon (ours)"] == ["0.600", *["not run"] * 10]
+    assert lines["CAE: Grad (ours, control)"][-2:] == ["0.400", "not run"]
+    assert list(lines).index("VAE: Latent (ours)") == list(lines).index("VAE: Latent (Kwon et al.)") + 1
+    assert text._repr_html_().count("<table") == 1
+
+
 def test_the_table_of_conditions():
     values = {("cae_grad/grad", f"haze/{level}", 0): 0.5 + level / 20 for level in LEVELS}
     text = gradcon_condition.table(rows_of("gradcon_condition", "digits", values))
@@ -223,6 +237,16 @@ def test_on_real_images_the_gradient_of_a_constrained_model_is_the_better_score(
     assert len({row.condition for row in rows}) == 10 and not any(row.commit.endswith("+changes") for row in rows)
     assert mean_of(rows, "cae_grad/grad") > mean_of(rows, "cae/grad") + 0.1
     assert mean_of(rows, "cae_grad", "gradient_loss") < -0.5 < -0.1 < mean_of(rows, "cae", "gradient_loss")
+
+
+def test_on_mnist_the_training_on_sevens_has_failed():
+    """What the chapter says of it: the network draws black, so its error is the brightness of the image."""
+    scores = gradcon_class.stored_scores("mnist")
+    likeness = [
+        np.corrcoef(np.concatenate(scores["cae/recon", c]), np.concatenate(scores["brightness", c]))[0, 1]
+        for c in range(10)
+    ]
+    assert [c for c in range(10) if likeness[c] > 0.9] == [1, 7]
 
 
 def test_cifar10_beside_the_published_table():

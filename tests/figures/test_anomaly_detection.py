@@ -41,8 +41,3 @@ def test_manifolds_send_strangers_to_their_reconstructions():
     ends = [line.get_xydata() for line in figure.axes[0].lines if len(line.get_xydata()) == 2]
     assert len(ends) == sum(len(strange) for strange in points.strange.values())
     assert all(end[1, 1] == 0 and end[0, 0] == end[1, 0] for end in ends)
-
-
-def test_curves_name_their_scores():
-    figure = pictures.by_directions({"error": {1: 0.9, 2: 0.8}, "gradient": {1: 0.6, 2: 0.7}}, "t", most=4)
-    assert {"error", "gradient"} <= set(words(figure))

@@ -25,7 +25,7 @@ from tutorial_lib.detectors import GradCON
 from tutorial_lib.gradcon import ALPHA, GradientConstraint, decoder_weights, training_step
 from tutorial_lib.models.autoencoder import Autoencoder, build_autoencoder
 from tutorial_lib.results.rows import Provenance, Row, read_rows
-from tutorial_lib.results.tables import markdown_table
+from tutorial_lib.results.tables import TableText, markdown_table
 from tutorial_lib.training.autoencoder import AutoencoderConfig
 from tutorial_lib.training.autoencoders_side_by_side import Together
 
@@ -167,8 +167,8 @@ def results(device: str = "cpu") -> list[Row]:
     return read_rows(RESULTS / f"gradcon_{device}.csv")
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Ratios by images and question, ours and the published scheme's, and how many times faster ours is; Markdown."""
+def table(rows: Sequence[Row]) -> TableText:
+    """Ratios by images and question, ours and the published scheme's, and how many times faster ours is."""
     ratios = {(row.study, row.condition, row.n, row.method): row.value for row in rows if row.metric == "ratio"}
     body = []
     for study, question, n in dict.fromkeys(key[:3] for key in ratios):
@@ -176,6 +176,5 @@ def table(rows: Sequence[Row]) -> str:
             mine, theirs = ratios.get((study, question, n, ours)), ratios.get((study, question, n, published))
             if title.startswith(question) and mine and theirs:
                 body.append([f"{study}, N={n}: {title}", f"{mine:.2f}", f"{theirs:.2f}", f"{theirs / mine:.2f}"])
-    return markdown_table(
-        ["images, in plain steps or forward passes", "ours", "published scheme", "times faster"], body
-    )
+    head = ["images, in plain steps or forward passes", "ours", "published scheme", "times faster"]
+    return TableText(markdown_table(head, body))

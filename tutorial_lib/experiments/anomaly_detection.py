@@ -29,11 +29,12 @@ from tutorial_lib.gradcon import one_class_split
 from tutorial_lib.gradients import squared_norms
 from tutorial_lib.metrics import auroc
 from tutorial_lib.models.plane import Plane
+from tutorial_lib.results.published import read_published
 from tutorial_lib.results.rows import Row
-from tutorial_lib.results.tables import markdown_table, mean_and_spread
+from tutorial_lib.results.tables import TableText, markdown_table, mean_and_spread
 from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
 
-__all__ = ["DIRECTIONS", "EXPERIMENT", "by_class", "mean_auroc", "mean_of", "seeds_by_class"]
+__all__ = ["DIRECTIONS", "EXPERIMENT", "beside_published", "by_class", "mean_auroc", "mean_of", "seeds_by_class"]
 
 NAME = "anomaly_detection"
 
@@ -116,8 +117,8 @@ def mean_auroc(rows: Sequence[Row], method: str) -> float:
     return float(np.mean(list(by_class(rows, method).values())))
 
 
-def table(rows: Sequence[Row]) -> str:
-    """AUROC of every method by normal class, mean and spread over draws of the strangers; Markdown."""
+def table(rows: Sequence[Row]) -> TableText:
+    """AUROC of every method by normal class, mean and spread over draws of the strangers."""
     blocks = []
     for study in dict.fromkeys(row.study for row in rows):
         mine = [row for row in rows if row.study == study]
@@ -131,7 +132,29 @@ def table(rows: Sequence[Row]) -> str:
             f"{study}: AUROC by normal class, larger score = stranger; {len(seeds)} draw(s) of the strangers.",
             markdown_table(["method", *classes, "mean"], body),
         ]
-    return "\n\n".join(blocks)
+    return TableText("\n\n".join(blocks))
+
+
+def beside_published(rows: Sequence[Row]) -> TableText:
+    """The published row of an autoencoder's reconstruction error, and under it planes and controls by class.
+
+    The last column is the correlation over classes with the published row.
+
+    Args:
+        rows: of one study on CIFAR-10, the images of the published row, with every class in them.
+    """
+    printed = {row["condition"]: row["value"] for row in read_published("gradcon_class", method="cae/recon")}
+    classes = list(DATASETS["cifar10"].class_names)
+    published = [printed[name] for name in classes]
+    body = [["autoencoder (Kwon et al.)", *(f"{value:.3f}" for value in published), f"{printed['mean']:.3f}", ""]]
+    ways = [series for series in dict.fromkeys(row.series for row in rows) if not series.startswith("plane/size")]
+    for series in ways:
+        of_class = by_class(rows, series)
+        values = [of_class[name] for name in classes]
+        likeness = np.corrcoef(values, published)[0, 1]
+        entries = [*(f"{value:.3f}" for value in values), f"{np.mean(values):.3f}", f"{likeness:.2f}"]
+        body.append([f"{_title(series)} (ours)", *entries])
+    return TableText(markdown_table(["score", *classes, "mean", "correlation"], body))
 
 
 def _title(series: str) -> str:

@@ -49,7 +49,7 @@ from tutorial_lib.metrics import auroc
 from tutorial_lib.results.published import read_published
 from tutorial_lib.results.rows import Row
 from tutorial_lib.results.stored import stored_arrays
-from tutorial_lib.results.tables import markdown_table, mean_and_spread
+from tutorial_lib.results.tables import TableText, markdown_table, mean_and_spread
 from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
 from tutorial_lib.training.autoencoder import AutoencoderConfig
 from tutorial_lib.training.trained import TrainedAutoencoder, trained_autoencoder
@@ -59,6 +59,7 @@ __all__ = [
     "METHODS",
     "RECIPES",
     "Recipe",
+    "beside_published",
     "classics",
     "scores_of",
     "stored_scores",
@@ -218,8 +219,8 @@ def stored_scores(study: str) -> dict[tuple[str, int], tuple[NDArray[np.float64]
     return found
 
 
-def table(rows: Sequence[Row]) -> str:
-    """AUROC of every method by normal class, mean and spread over seeds, then the published ones; Markdown."""
+def table(rows: Sequence[Row]) -> TableText:
+    """AUROC of every method by normal class, mean and spread over seeds, then the published ones."""
     blocks = []
     for study in dict.fromkeys(row.study for row in rows):
         mine = [row for row in rows if row.study == study]
@@ -243,7 +244,30 @@ def table(rows: Sequence[Row]) -> str:
         if losses:
             body = [_line(losses, classes, name, title) for name, title in _TITLES.items() if _has(losses, name)]
             blocks += ["Gradient loss of whole validation batches", markdown_table(["model", *classes, "mean"], body)]
-    return "\n\n".join(blocks)
+    return TableText("\n\n".join(blocks))
+
+
+def beside_published(rows: Sequence[Row]) -> TableText:
+    """The published table, class by class, and under each of its lines the same method's AUROC of ``rows``.
+
+    A method, or a class, that the rows lack is "not run". Last comes what the published table has no line for: the
+    gradient of networks that were not constrained.
+
+    Args:
+        rows: of one study on CIFAR-10, the images of the published table.
+    """
+    scores = [row for row in rows if row.metric == "auroc"]
+    classes = list(DATASETS["cifar10"].class_names)
+    printed = dict.fromkeys(row["method"] for row in read_published(NAME))
+    controls = [f"{model}/grad" for model, (_, alpha) in MODELS.items() if not alpha]
+    body = []
+    for method in [*printed, *controls]:
+        title = METHODS[method]
+        if method in printed:
+            body.append(_published(classes, method, title))
+        ours = _line(scores, classes, method, f"{title} (ours)" if method in printed else f"{title} (ours, control)")
+        body.append([entry if entry != "–" else "not run" for entry in ours])
+    return TableText(markdown_table(["method", *classes, "mean"], body))
 
 
 def _has(rows: Sequence[Row], method: str) -> bool:

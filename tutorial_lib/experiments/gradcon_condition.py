@@ -29,7 +29,7 @@ from tutorial_lib.gradcon import MODELS
 from tutorial_lib.gradcon.one_class import SIDE, everything
 from tutorial_lib.metrics import auroc
 from tutorial_lib.results.rows import Row
-from tutorial_lib.results.tables import markdown_table, mean_and_spread
+from tutorial_lib.results.tables import TableText, markdown_table, mean_and_spread
 from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
 from tutorial_lib.training.autoencoder import AutoencoderConfig
 from tutorial_lib.training.trained import trained_autoencoder
@@ -146,8 +146,8 @@ def _clean(study: str, limit: int) -> tuple[ImageSet, ImageSet]:
     return images.subset(order[held_out:]), images.subset(order[:held_out])
 
 
-def table(rows: Sequence[Row]) -> str:
-    """AUROC by level for each condition and score, mean and spread over seeds; Markdown."""
+def table(rows: Sequence[Row]) -> TableText:
+    """AUROC by level for each condition and score, mean and spread over seeds."""
     blocks = []
     for study in dict.fromkeys(row.study for row in rows):
         scores = [row for row in rows if row.study == study and row.metric == "auroc"]
@@ -170,7 +170,7 @@ def table(rows: Sequence[Row]) -> str:
         )
         columns = ["condition, score", *(f"level {level}" for level in LEVELS), "mean"]
         blocks += [head, markdown_table(columns, body)]
-    return "\n\n".join(blocks)
+    return TableText("\n\n".join(blocks))
 
 
 EXPERIMENT = Experiment(

@@ -15,15 +15,12 @@ from tutorial_lib.gradcon.toy import Points
 from tutorial_lib.plots import (
     KNOWN,
     MODEL,
-    MUTED,
-    PALETTE,
     UNKNOWN,
     WIDTH,
-    label_line,
     show_image,
 )
 
-__all__ = ["against", "by_class", "by_directions", "demands", "manifolds", "queue"]
+__all__ = ["against", "by_class", "demands", "manifolds", "queue"]
 
 STRANGE_MARKERS = "^vD"
 
@@ -85,26 +82,4 @@ def demands(
         row[0].set_ylabel(title, color=colour, fontweight="bold", rotation=0, ha="right", va="center")
     for axis, name in zip(axes[0], names, strict=True):
         axis.set_title(name, loc="center", fontsize=11)
-    return figure
-
-
-def by_directions(curves: Mapping[str, Mapping[int, float]], title: str, most: int) -> Figure:
-    """AUROC over the number of directions of the plane.
-
-    Args:
-        curves: for each score, AUROC by number of directions.
-        title: one sentence.
-        most: number of pixels, drawn as the right end.
-    """
-    figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
-    for (name, values), colour, marker in zip(curves.items(), (MODEL, *PALETTE[4:]), "soD^", strict=False):
-        ranks = sorted(values)
-        axes.plot(ranks, [values[r] for r in ranks], color=colour, marker=marker)
-        label_line(axes, most * 1.08, values[ranks[-1]], name, colour)
-    axes.axhline(0.5, color=MUTED, linestyle="dashed", linewidth=1)
-    axes.set_xscale("log", base=2)
-    shown = sorted({r for values in curves.values() for r in values})
-    axes.set(xticks=shown, xticklabels=[str(r) for r in shown], ylim=(0.45, 1.02), xlim=(shown[0] * 0.9, most * 2.6))
-    axes.minorticks_off()
-    axes.set(xlabel="directions of the plane", ylabel="AUROC", title=title)
     return figure
