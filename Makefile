@@ -16,7 +16,7 @@ NUMERICAL := tests/gradients tests/detectors tests/calibration tests/uncertainty
 OLD_PROCESSOR := ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book test quick chapter emulated serve links lint format clean distclean address requirements
+.PHONY: help venv book test quick chapter emulated oldest serve links lint format clean distclean address requirements
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -56,6 +56,19 @@ chapter: $(STAMP) ## build and check one chapter: make chapter NAME=08
 emulated: $(STAMP) ## the numerical tests as on an old processor, with nothing in the cache
 	@cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && set -x && \
 	$(OLD_PROCESSOR) TUTORIAL_CACHE="$$cache" $(PYTEST) -m "not slow" $(NUMERICAL) $(ARGS)
+
+# The oldest torch and torchvision that pyproject.toml allows, in an environment of their own (4 GB).
+OLDEST := .venv-oldest
+TESTED_ON_OLDEST := tests/gradients tests/test_metrics.py tests/calibration tests/uncertainty
+
+$(OLDEST)/.installed: pyproject.toml
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check "torch==2.6.0" "torchvision==0.21.0" -e . \
+		pytest pytest-xdist hypothesis nbval
+	@touch $@
+
+oldest: $(OLDEST)/.installed ## the gradients and a numerical selection of the tests on the oldest supported torch
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(TESTED_ON_OLDEST) $(ARGS)
 
 serve: book ## show the book on localhost:8000 (another port: make serve PORT=8080)
 	@echo "http://localhost:$(PORT)   (Ctrl+C to stop)"

@@ -24,7 +24,7 @@ from tutorial_lib.gradients import _operations as operations
 from tutorial_lib.gradients._computed import Computed, PulledBack
 from tutorial_lib.gradients._marks import CONSTANT, UNKNOWN, Mixed, OneSample, Samples, tensors_in
 from tutorial_lib.gradients._network import run
-from tutorial_lib.gradients._node import LABELS_TOGETHER, GradientInForward, Node, look_back
+from tutorial_lib.gradients._node import GradientInForward, Node, labels_together, look_back
 from tutorial_lib.gradients._one_image import OneImage
 from tutorial_lib.gradients._sample_axis import SampleAxes
 from tutorial_lib.gradients._watching import MADE_OF_LAYERS, in_the_open
@@ -80,7 +80,7 @@ class BatchPass(TorchFunctionMode):
         self.watched = {id(parameters[name]) for name in watched} if watched else set(self.name_of)
         self.axes: Any = SampleAxes(samples, constants) if samples > 1 else None  # one sample needs none
         self.anchor = torch.zeros((), requires_grad=True)  # gives every node a path, also where no input has a gradient
-        self.labels_together = LABELS_TOGETHER and many_labels
+        self.labels_together = many_labels and labels_together()
         self.labels = 1  # carried by the backward pass that is going on
         self.listening = False
         self.calls: dict[str, int] = {}  # by parameter

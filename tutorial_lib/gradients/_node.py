@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -15,9 +16,9 @@ try:  # to step out of vmap, which hides the labels' axis, and in again; the pub
     from torch._C._functorch import _add_batch_dim, _unwrap_batched, maybe_current_level
     from torch._functorch.pyfunctorch import temporarily_pop_interpreter_stack
 except ImportError:
-    LABELS_TOGETHER = False  # one label's backward pass after the other
+    HAS_PRIVATE_NAMES = False
 else:
-    LABELS_TOGETHER = True
+    HAS_PRIVATE_NAMES = True
 
 PythonNode: Any = getattr(torch.autograd.function, "BackwardCFunction", None)
 
@@ -75,6 +76,24 @@ class Node(torch.autograd.Function):
                 gx = gx.unflatten(0, (-1, batch.labels)).movedim(1, 0)  # (L, N, ...)
                 gx = gx if call.images else place.back(gx, 1)
         return (None if gx is None else _add_batch_dim(gx, 0, level)), None, None, None, None
+
+
+@functools.cache
+def labels_together() -> bool:
+    """Whether the backward passes of many labels can run as one; if not, they follow each other, which is the public way.
+
+    Older versions of torch (2.6 among them) cannot vmap the backward pass of group normalisation where channels stand last.
+    """
+    if not HAS_PRIVATE_NAMES:
+        return False
+    with torch.enable_grad():
+        x = torch.zeros(2, 2, 2, 2).to(memory_format=torch.channels_last).requires_grad_()
+        y = torch.nn.functional.group_norm(x, 1)
+    try:
+        torch.autograd.grad(y, x, torch.zeros(3, *y.shape), is_grads_batched=True)
+    except RuntimeError:
+        return False
+    return True
 
 
 def look_back(tensors: Sequence[Tensor]) -> tuple[set[int], bool, bool]:
