@@ -71,13 +71,13 @@ def test_the_second_of_two_calls_is_timed(monkeypatch):
     assert (seconds, ratios["one"].median, ratios["other"].median) == (2, 1.5, 0.5)
 
 
-@pytest.mark.parametrize("name", ["small_cnn", "resnet20"])
+@pytest.mark.parametrize("name", ["small_cnn", "resnet20", "vit"])
 @pytest.mark.filterwarnings("ignore")
 def test_every_way_finds_the_same_norms(name):
     """What is timed is the same question: each way against ours, in float64."""
     model, x = networks.network(name).double(), networks.images(2).double()
     wanted, _ = squared_norms(model, x)
-    found = gradients.ways(model, peers.PEERS)
+    found = gradients.possible(gradients.ways(model, peers.PEERS), x)
     assert {"loop", "vmap"} <= set(found)
     for method, run in found.items():
         norms = run(x).detach()

@@ -18,15 +18,15 @@ from torch import nn
 
 from tutorial_lib.benchmarks import memory, networks, peers
 from tutorial_lib.benchmarks.timing import interleaved, measurements
-from tutorial_lib.benchmarks.ways import OURS, PLAIN, ways
+from tutorial_lib.benchmarks.ways import OURS, PLAIN, possible, ways
 from tutorial_lib.gradients import alignment, contrast_squared_norms, introspective_features, squared_norms
 from tutorial_lib.results.rows import Measurement, Provenance, Row, read_rows
 from tutorial_lib.results.tables import markdown_table
 
 EXPERIMENT = "gradients_benchmark"
 RESULTS = Path(__file__).parent / "results"
-DEEP = "densenet_bc_100_12"
-"""A hundred layers of twelve channels: measured, but not in every table, or the benchmark would take an hour."""
+DEEP, ATTENTION = "densenet_bc_100_12", "vit"
+"""A hundred layers of twelve channels, and a transformer: measured, but not in every table, or the benchmark would take an hour."""
 
 MANY = 1000
 """Images times labels from which on a table would take longer than all others."""
@@ -39,7 +39,7 @@ TOO_LARGE = 4 << 30
 class Plan:
     """What to run."""
 
-    networks: Sequence[str] = ("resnet18", "resnet20", "small_cnn", "densenet_bc_100_12")
+    networks: Sequence[str] = ("resnet18", "resnet20", "small_cnn", "densenet_bc_100_12", "vit")
     batches: Sequence[int] = (1, 8, 32, 128)
     classes: Sequence[int] = (10, 100)
     contrast_batches: Sequence[int] = (8, 32)
@@ -55,7 +55,7 @@ class Plan:
 
 def run(plan: Plan, source: Provenance, device: torch.device, say: Callable[[str], None]) -> Iterator[Row]:
     """Measure everything in the plan; rows come as they are measured."""
-    broad = [name for name in plan.networks if name != DEEP]
+    broad = [name for name in plan.networks if name not in (DEEP, ATTENTION)]
     tables = [
         *(partial(norms, name, n) for name in plan.networks for n in plan.batches if name != DEEP or n <= 32),
         *(
@@ -96,7 +96,8 @@ def norms(name: str, n: int, device: torch.device) -> Measured:
     model, x = networks.network(name, device=device), networks.images(n, device)
     size = 4 * n * sum(p.numel() for p in model.parameters())
     names = [OURS, *(peer for peer in peers.PEERS if size < TOO_LARGE or peer in ("loop", "vmap, 8 at a time"))]
-    prepared: dict[str, Callable[[], object]] = {way: partial(run, x) for way, run in ways(model, names).items()}
+    prepared_ways = possible(ways(model, names), x[:2])
+    prepared: dict[str, Callable[[], object]] = {way: partial(run, x) for way, run in prepared_ways.items()}
     return name, f"norms, N={n}", n, lambda: peers.plain_step(model, x, peers.all_ones), prepared
 
 

@@ -27,7 +27,14 @@ def autoencoder() -> nn.Module:
     return nn.Sequential(*layers[:-1], nn.Sigmoid())
 
 
-CLASSIFIERS = ("resnet18", "resnet20", "small_cnn", "densenet_bc_100_12")
+def vit(classes: int) -> nn.Module:
+    """A small vision transformer, torchvision's: six layers of width 192 with three heads, patches of 4×4."""
+    from torchvision.models import VisionTransformer
+
+    return VisionTransformer(SIZE[1], 4, num_layers=6, num_heads=3, hidden_dim=192, mlp_dim=768, num_classes=classes)
+
+
+CLASSIFIERS = ("resnet18", "resnet20", "small_cnn", "densenet_bc_100_12", "vit")
 
 
 def network(name: str, classes: int = 10, device: torch.device | str = "cpu") -> nn.Module:
@@ -39,6 +46,8 @@ def network(name: str, classes: int = 10, device: torch.device | str = "cpu") ->
             if name == "small_cnn"
             else autoencoder()
             if name == "autoencoder"
+            else vit(classes)
+            if name == "vit"
             else build(name, classes, SIZE)
         )
         for part in model.modules():

@@ -29,5 +29,19 @@ def ways(model: nn.Module, names: Iterable[str]) -> dict[str, Callable[[Tensor],
     return ready
 
 
+def possible(ready: dict[str, Callable[[Tensor], object]], images: Tensor) -> dict[str, Callable[[Tensor], object]]:
+    """Those of the ways that can do the network: not every library knows attention."""
+    found = {}
+    for name, way in ready.items():
+        try:
+            way(images)
+        except Exception:
+            if name in (OURS, PLAIN):
+                raise
+            continue
+        found[name] = way
+    return found
+
+
 def _summed(way: peers.Way, model: nn.Module) -> Callable[[Tensor], object]:
     return lambda x: way(model, x, peers.all_ones)

@@ -43,7 +43,10 @@ def register(subparsers: Any) -> None:
         help="time for each comparison (default 20; quick: 2)",
     )
     command.add_argument(
-        "--networks", nargs="+", metavar="NAME", help="resnet18 resnet20 small_cnn densenet_bc_100_12 (default: all)"
+        "--networks",
+        nargs="+",
+        metavar="NAME",
+        help="resnet18 resnet20 small_cnn densenet_bc_100_12 vit (default: all)",
     )
     command.add_argument("--batches", nargs="+", type=positive, metavar="N", help="batch sizes (default 1 8 32 128)")
     command.add_argument("--only-memory", action="store_true", help="measure peak memory and no times")
