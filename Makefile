@@ -59,7 +59,7 @@ emulated: $(STAMP) ## the numerical tests as on an old processor, with nothing i
 
 # The oldest torch and torchvision that pyproject.toml allows, in an environment of their own (4 GB).
 OLDEST := .venv-oldest
-TESTED_ON_OLDEST := tests/gradients tests/test_metrics.py tests/calibration tests/uncertainty
+TESTED_ON_OLDEST := tests/gradients tests/test_metrics.py tests/uncertainty
 
 $(OLDEST)/.installed: pyproject.toml
 	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
