@@ -85,6 +85,13 @@ def test_artefacts_are_what_they_say(study):
     assert change["jpeg_95"].abs().max() < 40
 
 
+def test_a_mixture_takes_every_set_in_turn(study):
+    sets = [corrupted(study.test, "exposure", level, 1, "digits") for level in (1, 3, 5)]
+    mixed = corruption._mixed(sets)
+    assert len(mixed) == len(study.test)
+    assert all(torch.equal(mixed.images[i], sets[i % 3].images[i]) for i in range(7))
+
+
 def test_corrupted_copies_keep_their_photographs(study):
     first, again = (corrupted(study.test, "noise", 2, 1, "digits") for _ in range(2))
     assert torch.equal(first.images, again.images)

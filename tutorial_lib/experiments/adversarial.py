@@ -57,13 +57,14 @@ from tutorial_lib.metrics import auroc
 from tutorial_lib.models.predict import predict_logits
 from tutorial_lib.results.published import read_published
 from tutorial_lib.results.rows import Row
+from tutorial_lib.results.stored import stored_rows
 from tutorial_lib.results.tables import TableText, markdown_table, mean_and_spread
 from tutorial_lib.runs.cache import cached_arrays
 from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
 from tutorial_lib.runs.observations import weights_digest
 from tutorial_lib.studies import Study, load_study
 
-__all__ = ["ATTACKS", "BUDGETS", "EXPERIMENT", "LADDER", "METHODS", "Budget", "attacks", "differentiable"]
+__all__ = ["ATTACKS", "BUDGETS", "EXPERIMENT", "LADDER", "METHODS", "Budget", "attacks", "caught_on", "differentiable"]
 
 NAME = "adversarial"
 
@@ -394,6 +395,13 @@ def differentiable(detector: Detector) -> Callable[[Tensor], Tensor]:
 
         return distance
     raise TypeError(f"there is no differentiable form of {type(detector).__name__}")
+
+
+def caught_on(method: str, rungs: Sequence[str], study: str = "digits") -> list[list[float]]:
+    """For each rung of the stored ladder, the share of fooling images that a detector catches, a value a network."""
+    rows = [row for row in stored_rows(NAME, study) if (row.protocol, row.method) == ("ladder", method)]
+    rows = [row for row in rows if row.metric == "caught_at_5_percent"]
+    return [[row.value for row in rows if row.condition == rung] for rung in rungs]
 
 
 # ----------------------------------------------------------------------------------------------------------------------

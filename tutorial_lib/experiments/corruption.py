@@ -6,7 +6,7 @@ and corrupted images go through the same program, in whole grey levels (`tutoria
 
 * no protocol: each of the 40, by detectors that learned from clean images alone (challenging data ``none``), and from the
   very corruption and level (``same``, as published);
-* ``leave_one_out``: learned from the seven other corruptions, at the same level;
+* ``leave_one_out``: learned from the seven other corruptions in turn, at the same level and from as many images;
 * ``across_levels``: learned from level 3 of the corruption, tested on all levels;
 * ``network``: accuracy and mean confidence of the network itself;
 * ``severity``: Spearman's rank correlation of a score with the level, 0 for clean, for each corruption;
@@ -177,8 +177,8 @@ def _method_result(study: Study, network: str, model: nn.Module, method: Method,
     to_test = {f"{n}/{level}": corrupted(known, n, level, 1, study.name) for n, level in conditions}
     tasks = [Task((f"{n}/{level}",), (f"{n}/{level}",), "same") for n, level in conditions]
     for n, level in conditions:
-        others = tuple(f"{other}/{level}" for other in names if other != n)
-        tasks.append(Task(others, (f"{n}/{level}",), "other", "leave_one_out"))
+        to_learn[f"all but {n}/{level}"] = _mixed([to_learn[f"{other}/{level}"] for other in names if other != n])
+        tasks.append(Task((f"all but {n}/{level}",), (f"{n}/{level}",), "other", "leave_one_out"))
     for n in names:
         tasks.append(Task((f"{n}/3",), tuple(f"{n}/{level}" for level in LEVELS), "other", "across_levels"))
     images = Comparison(limited(study.train, 10_000), held_out, known, to_learn, to_test)
@@ -203,6 +203,14 @@ def _method_result(study: Study, network: str, model: nn.Module, method: Method,
             Measurement(method.name, name, "spearman", value, len(scores), seen, network, protocol="severity")
         )
     return CellResult(measurements, arrays)
+
+
+def _mixed(sets: Sequence[ImageSet]) -> ImageSet:
+    """One image of each set in turn: as many as one set has, so that what is compared is the kind and not the number."""
+    first = sets[0]
+    turn = torch.arange(len(first)) % len(sets)
+    images = torch.stack([part.images for part in sets])[turn, torch.arange(len(first))]
+    return replace(first, name="mixed", images=images)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
