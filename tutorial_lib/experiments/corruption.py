@@ -25,6 +25,7 @@ import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,12 +42,23 @@ from tutorial_lib.experiments.out_of_distribution import Method, limited
 from tutorial_lib.models.predict import predict_probabilities
 from tutorial_lib.results.published import read_published
 from tutorial_lib.results.rows import Row
+from tutorial_lib.results.stored import stored_rows
 from tutorial_lib.results.tables import TableText, markdown_table, mean_and_spread
 from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
 from tutorial_lib.severity.labels import spearman
 from tutorial_lib.studies import Study, load_study
 
-__all__ = ["ARTEFACTS", "EXPERIMENT", "METHODS", "artefact_pairs", "corrupted"]
+__all__ = [
+    "ARTEFACTS",
+    "EXPERIMENT",
+    "METHODS",
+    "artefact_pairs",
+    "corrupted",
+    "jpeg",
+    "mean_by_level",
+    "mean_of_stored",
+    "planted_values",
+]
 
 NAME = "corruption"
 
@@ -224,7 +236,8 @@ def _floor(pixels: Tensor) -> Tensor:
     return (pixels.float() + noise).clamp(0, 255).floor().to(torch.uint8)
 
 
-def _jpeg(pixels: Tensor, quality: int) -> Tensor:
+def jpeg(pixels: Tensor, quality: int) -> Tensor:
+    """``uint8`` images (N, C, H, W), stored as JPEG of a quality from 1 to 100 and read again."""
     from PIL import Image
 
     results = []
@@ -257,8 +270,8 @@ def artefact_pairs(study: Study, model: nn.Module) -> dict[str, tuple[ImageSet, 
     changes: dict[str, Callable[[Tensor], Tensor]] = {
         "nothing": torch.clone,
         "floor": _floor,
-        "jpeg_95": partial(_jpeg, quality=95),
-        "jpeg_75": partial(_jpeg, quality=75),
+        "jpeg_95": partial(jpeg, quality=95),
+        "jpeg_75": partial(jpeg, quality=75),
         "resize": _resized,
         "normalisation": partial(_other_normalisation, mean=mean, std=std),
     }
@@ -298,6 +311,32 @@ def _planted_rows(study: Study, network: str, model: nn.Module, method: Method, 
         for done, condition, scores_in, scores_out in scored(method, model, seed, images, [task]):
             done = replace(done, protocol="planted")
             yield from measured(method.name, condition, scores_in, scores_out, done, network)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What is stored, for pictures
+
+
+def planted_values(study: str, methods: Mapping[str, str]) -> dict[str, dict[str, list[float]]]:
+    """For each artefact and each detector, by the titles that are given, the stored AUROC, a value a network."""
+    rows = [row for row in stored_rows(NAME, study) if (row.protocol, row.metric) == ("planted", "auroc")]
+    found = {}
+    for name, said in ARTEFACTS.items():
+        here = [row for row in rows if row.condition == name]
+        found[said] = {title: [row.value for row in here if row.method == method] for title, method in methods.items()}
+    return found
+
+
+def mean_by_level(rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Mean over corruptions of published rows, for levels 1 to 5."""
+    return [float(np.mean([r["value"] for r in rows if r["condition"].endswith(f"/{level}")])) for level in LEVELS]
+
+
+def mean_of_stored(rows: Sequence[Row], method: str, seen: str, protocol: str = "") -> list[float]:
+    """Mean AUROC over corruptions and networks of stored rows, for levels 1 to 5."""
+    wanted = (method, seen, protocol, "auroc")
+    mine = [row for row in rows if (row.method, row.challenging_data, row.protocol, row.metric) == wanted]
+    return mean_by_level([{"condition": row.condition, "value": row.value} for row in mine])
 
 
 # ----------------------------------------------------------------------------------------------------------------------
