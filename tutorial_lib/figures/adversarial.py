@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from tutorial_lib.figures.common import draw_signed
+from tutorial_lib.figures.common import apart, draw_signed
 from tutorial_lib.plots import KNOWN, MODEL, MUTED, PALETTE, TALL, UNKNOWN, WIDTH, label_line, show_image
 
 _SHAPES = ("o", "^", "s", "D", "v", "P", "X")
@@ -67,15 +67,21 @@ def draw_ladder(axes: Axes, rungs: Sequence[str], values: Mapping[str, Sequence[
         rungs: what the attack knows, in few words, from nothing to all.
         values: for each detector, one list of values in [0, 1] for each rung, a value a seed; an empty list breaks the line.
     """
+    ends = []
     for (name, by_rung), colour, marker in zip(values.items(), PALETTE, _SHAPES, strict=False):
         means = [float(np.mean(seeds)) if len(seeds) else np.nan for seeds in by_rung]
         axes.plot(range(len(rungs)), means, color=colour)
         for place, seeds in enumerate(by_rung):
             axes.scatter([place] * len(seeds), seeds, color=colour, marker=marker, s=26, zorder=3)
         last = max(place for place, seeds in enumerate(by_rung) if len(seeds))
-        label_line(axes, last + 0.15, means[last], name, colour)
+        ends.append((last, means[last], name, colour))
+    for place in {last for last, *_ in ends}:
+        here = [end for end in ends if end[0] == place]
+        heights = apart([end[1] for end in here], 0.1)
+        for (_, _, name, colour), height in zip(here, heights, strict=True):
+            label_line(axes, place + 0.12, height, name, colour)
     axes.set_xticks(range(len(rungs)), rungs)
-    axes.set(ylim=(-0.03, 1.03), xlim=(-0.3, len(rungs) + 0.6))
+    axes.set(ylim=(-0.09, 1.05), xlim=(-0.3, len(rungs) + 0.3))
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
 
 
@@ -116,10 +122,10 @@ class EpsilonPicture:
         figure = plt.figure(figsize=TALL, layout="none")
         count = len(self.images[grey_levels])
         for i in range(count):
-            axes = figure.add_axes((0.01 + i * 0.98 / count, 0.66, 0.92 / count, 0.22))
+            axes = figure.add_axes((0.01 + i * 0.98 / count, 0.6, 0.92 / count, 0.21))
             fooled = self.fooled[grey_levels][i]
             show_image(axes, self.images[grey_levels][i], self.answers[grey_levels][i], UNKNOWN if fooled else KNOWN)
-        axes = figure.add_axes((0.02, 0.14, 0.96, 0.42))
+        axes = figure.add_axes((0.02, 0.13, 0.96, 0.4))
         self._draw_scores(axes, grey_levels)
         share, alarm = self.success[grey_levels], self.caught[grey_levels]
         figure.suptitle(f"{share:.0%} fooled, {alarm:.0%} of these caught", x=0.01, ha="left")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -107,7 +108,14 @@ def draw_dots(axes: Axes, rows: Mapping[str, Mapping[str, Sequence[float]]], col
             marks = {"color": colours[number], "marker": shapes[number], "s": 34, "zorder": 3}
             axes.scatter(values, [place + shift] * len(values), label=detector if place == 0 else None, **marks)
     axes.axvline(0.5, color=MUTED, linestyle="--", linewidth=1)
-    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set_yticks(range(len(rows)), [textwrap.fill(name, 24) for name in rows])
     axes.invert_yaxis()
     axes.set(xlim=(0.3, 1.03), xlabel="AUROC")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=len(detectors), fontsize=10)
+    axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.3, -0.13),
+        ncols=len(detectors),
+        fontsize=10,
+        columnspacing=1,
+        handletextpad=0.2,
+    )
