@@ -45,7 +45,7 @@ def test_a_line_of_the_ladder_ends_where_nothing_was_measured(axes):
     assert means.tolist() == pytest.approx([0.8, 0.5, 0.1])
     assert np.isnan(ended[2])
     assert [text.get_text() for text in axes.texts] == ["x", "y"]
-    assert axes.texts[1].get_position() == pytest.approx((1.15, 0.3))
+    assert axes.texts[1].get_position() == pytest.approx((1.12, 0.3))
 
 
 def test_the_sentence_says_what_is_fooled_and_caught():
