@@ -3,6 +3,9 @@
 Level 3 of a blur is worse than level 2 of the same blur of the same photograph. That is all a ladder says. It has no
 opinion scores, and nothing about whether blur at level 3 looks worse than noise at level 2; hence only the rank
 correlation with the level and the share of pairs in the right order, per photograph and distortion, mean anything on it.
+
+It is an easy test: the five levels of the classical four distortions are far apart, and PSNR, SSIM and UNIQUE all climb
+them nearly without a slip. A measure that fails is broken; one that passes has shown little.
 """
 
 from __future__ import annotations
@@ -172,11 +175,8 @@ def score_ladder(ladder: Ladder, quality: NDArray[np.float64]) -> LadderScore:
         mine, levels = quality[groups == group], ladder.level[groups == group]
         flat = (mine == mine[0]).all()
         correlations.append(0.0 if flat else float(scipy.stats.spearmanr(mine, -levels).statistic))
-    return LadderScore(
-        float(np.mean(correlations)),
-        pairwise_accuracy(quality, ladder.level, groups),
-        {
-            k: pairwise_accuracy(quality[kinds == k], ladder.level[kinds == k], groups[kinds == k])
-            for k in np.unique(kinds)
-        },
-    )
+    by_distortion = {}
+    for kind in dict.fromkeys(ladder.distortion):
+        rows = kinds == kind
+        by_distortion[kind] = pairwise_accuracy(quality[rows], ladder.level[rows], groups[rows])
+    return LadderScore(float(np.mean(correlations)), pairwise_accuracy(quality, ladder.level, groups), by_distortion)

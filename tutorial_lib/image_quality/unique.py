@@ -52,7 +52,9 @@ class Unique:
 
     ``unique(reference, distorted)``, both (N, C, H, W), ``uint8`` or float in [0, 1], gives the quality (N,), float64 in
     [0, 1], larger = better, 1 for a perfect copy. The mean patch is taken off, so a picture that is evenly brighter is
-    a perfect copy, too. Of a picture without any structure only the units' biases are left, and the quality is low.
+    a perfect copy, too. Of a picture without any structure only the units' biases are left, and the forward quality is
+    next to 0. The introspective one is not: in both pictures magnitudes are larger than angles and doubled filters larger
+    than single ones, so the features of any two pictures correlate, and a flat grey copy keeps much of its quality.
     """
 
     autoencoder: SparseAutoencoder
