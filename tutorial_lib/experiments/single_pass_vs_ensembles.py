@@ -21,6 +21,7 @@ which is also a stranger of its tests.)
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -664,8 +665,12 @@ EXPERIMENT = Experiment(
 
 def stored(study: str, **columns: object) -> list[Row]:
     """The rows that come with the library with these columns; empty if there are none."""
-    rows = stored_rows(NAME, study)
-    return [row for row in rows if all(getattr(row, name) == value for name, value in columns.items())]
+    return [row for row in _rows(study) if all(getattr(row, name) == value for name, value in columns.items())]
+
+
+@functools.cache
+def _rows(study: str) -> list[Row]:
+    return stored_rows(NAME, study)
 
 
 def over_seeds(study: str, **columns: object) -> list[float]:

@@ -1,0 +1,110 @@
+"""The experiment of chapters 2 and 3: its grid, one cell by hand, and what the stored rows must say for the chapters."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+
+from tutorial_lib.experiments import single_pass_vs_ensembles as experiment
+from tutorial_lib.experiments.single_pass_vs_ensembles import over_seeds, stored
+from tutorial_lib.metrics import auroc
+from tutorial_lib.results.published import read_published
+from tutorial_lib.studies import load_study
+from tutorial_lib.uncertainty.moons import PointsNetwork, fit_points, moved, two_moons
+
+CPU = torch.device("cpu")
+
+
+def test_the_grid():
+    digits = experiment.cells("digits", range(5))
+    assert len({cell.key for cell in digits}) == len(digits) == 6 * 5 + 1
+    assert len(experiment.cells("moons", range(2))) == 2 * 7 * 2
+    assert [dict(cell.settings) for cell in experiment.cells("cifar10", range(3))] == [{"group": "networks"}]
+
+
+def test_a_cell_of_the_moons_by_hand(monkeypatch):
+    monkeypatch.setattr(experiment, "MOONS", 200)
+    monkeypatch.setattr(experiment, "fit_points", functools.partial(fit_points, epochs=3))
+    (cell,) = [
+        c for c in experiment.cells("moons", [1]) if dict(c.settings) == {"network": "plain", "useless_axis": True}
+    ]
+    found = {(m.method, m.condition): m.value for m in experiment.compute(cell, CPU).measurements}
+    train, test = two_moons(200, 1, True), two_moons(500, 1001, True)
+    network = fit_points(PointsNetwork(3, residual=False, seed=1), train, epochs=3, seed=1)
+    with torch.no_grad():
+        h = network.features(train.x).double()
+        means = torch.stack([h[train.y == c].mean(0) for c in (0, 1)])
+
+        def nearest(x):
+            return (network.features(x).double()[:, None] - means).norm(dim=2).amin(1)
+
+        expected = auroc(nearest(test.x), nearest(moved(test.x, 0.5)))
+        right = (network(test.x).argmax(1) == test.y).double().mean().item()
+    assert found["distance to class means", "moved by 0.5"] == pytest.approx(expected, abs=2e-3)
+    assert found["", "known"] == pytest.approx(right)
+
+
+def test_held_out_classes_are_never_trained_on():
+    study = load_study("digits")
+    smaller, strangers = experiment._without_last_classes(study)
+    assert smaller.num_classes == 6 and int(smaller.train.labels.max()) == 5
+    assert set(strangers.labels.tolist()) == {6, 7}
+    assert len(smaller.validation) + len(strangers) == len(study.validation)
+
+
+def test_ambiguous_images_are_added_to_the_training_images_alone():
+    study = load_study("digits")
+    mixed = experiment.with_ambiguous(study)
+    assert len(mixed.train) == len(study.train) + len(study.train) // 2
+    assert torch.equal(mixed.test.images, study.test.images)
+
+
+def test_the_published_rows_are_there():
+    (dropout,) = read_published(
+        "single_pass_vs_ensembles", dataset="CIFAR-10-C", method="MC dropout", metric="accuracy_percent"
+    )
+    (one,) = read_published(
+        "single_pass_vs_ensembles", dataset="CIFAR-10-C", method="one network", metric="accuracy_percent"
+    )
+    assert (dropout["value"], one["value"]) == (70.0, 76.1)
+
+
+def test_five_seeds_of_everything_are_stored():
+    for study in ("digits", "moons"):
+        by_row = {}
+        for row in stored(study):
+            by_row.setdefault((row.series, row.condition, row.metric), set()).add(row.seed)
+        assert all(seeds == set(range(5)) for key, seeds in by_row.items() if "training" not in key[0])
+
+
+def test_what_chapter_3_says_of_two_moons():
+    """The softmax points the wrong way, distances do not need their cures; along a useless axis class means are blind."""
+    networks = ("plain", "residual")
+    for condition in ("blob", "ring"):
+        assert np.mean(over_seeds("moons", network="residual", method="softmax entropy", condition=condition)) < 0.25
+        for network in networks:
+            assert np.mean(over_seeds("moons", network=network, method="density", condition=condition)) > 0.9
+        assert np.mean(over_seeds("moons", network="DUQ, penalty 0", method="kernel", condition=condition)) > 0.9
+    half = {"condition": "moved by 0.5", "metric": "auroc"}
+    for network in networks:
+        means = np.mean(over_seeds("moons", network=network, method="distance to class means", **half))
+        density = np.mean(over_seeds("moons", network=network, method="density", **half))
+        assert means < 0.65 and (network == "plain" or density > means + 0.1)
+
+
+def test_what_chapter_2_says_of_members():
+    def mean(size, metric="nll", condition="known"):
+        return np.mean(over_seeds("digits", method="members", variant=str(size), metric=metric, condition=condition))
+
+    assert mean(5) < mean(1) and mean(5, "auroc_entropy", "unseen_classes") > mean(1, "auroc_entropy", "unseen_classes")
+    for size in ("5", "20"):
+        (ratio,) = over_seeds("digits", method="training", metric="time_ratio", variant=size)
+        assert 0 < ratio < 1.2
+
+
+def test_the_table_names_every_method():
+    text = experiment.table([*stored("digits"), *stored("moons")])
+    for word in ("ensemble of 10", "MC dropout, after every layer", "DUQ, penalty chosen", "DDU, bounded", "SNGP"):
+        assert word in text
+    assert "residual, bound .65: density" in text and "auroc nan" not in text
