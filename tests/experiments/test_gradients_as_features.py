@@ -159,4 +159,6 @@ def test_stored_spread_is_of_the_layers_of_the_network():
 
 def test_table_names_every_shift():
     text = experiment.table(stored_rows(experiment.NAME, "digits"))
-    assert "| own: ones/bce |" in text and "photographs" in text and "| own: confidence |" in text
+    first_columns = [line.split("|")[1].strip() for line in text.splitlines()]
+    assert "own: ones/bce" in first_columns and "own: confidence" in first_columns and "photographs" in text
+    assert text._repr_html_().count("<table") == 1  # a notebook shows it as a table

@@ -40,7 +40,7 @@ def test_label_bars_draw_the_demand():
     figure = pictures.label_bars(IMAGES[:2], {"all ones": u}, ["0", "1"], ["a", "b"])
     drawn = [[bar.get_height() for bar in axis.patches] for axis in figure.axes[2:]]
     np.testing.assert_allclose(drawn, -u)
-    assert "|u|² = 1.2" in words(figure)
+    assert "|δ|² = 1.2" in words(figure)
 
 
 def test_layers_are_drawn_relative_to_the_known_and_named_apart():

@@ -21,7 +21,7 @@ from tutorial_lib.benchmarks.timing import interleaved, measurements
 from tutorial_lib.benchmarks.ways import OURS, PLAIN, possible, ways
 from tutorial_lib.gradients import alignment, contrast_squared_norms, introspective_features, squared_norms
 from tutorial_lib.results.rows import Measurement, Provenance, Row, read_rows
-from tutorial_lib.results.tables import markdown_table
+from tutorial_lib.results.tables import TableText, markdown_table
 
 EXPERIMENT = "gradients_benchmark"
 RESULTS = Path(__file__).parent / "results"
@@ -179,8 +179,8 @@ def ratios(rows: Iterable[Row], question: str) -> dict[str, dict[str, dict[int, 
     return found
 
 
-def table(rows: Iterable[Row], question: str = "norms") -> str:
-    """The median ratios of one question in Markdown: a line a network and batch size, a column a method."""
+def table(rows: Iterable[Row], question: str = "norms") -> TableText:
+    """The median ratios of one question: a line per network and batch size, a column per method."""
     found = ratios(rows, question)
     methods = list(dict.fromkeys(method for by_method in found.values() for method in by_method))
     body = []
@@ -188,4 +188,4 @@ def table(rows: Iterable[Row], question: str = "norms") -> str:
         for n in sorted({n for by_n in by_method.values() for n in by_n}):
             numbers = [by_method.get(method, {}).get(n) for method in methods]
             body.append([f"{network}, N={n}", *("–" if x is None else f"{x:.2f}" for x in numbers)])
-    return markdown_table(["in plain steps", *methods], body)
+    return TableText(markdown_table(["in plain steps", *methods], body))

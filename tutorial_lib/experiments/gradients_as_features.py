@@ -32,6 +32,7 @@ from tutorial_lib.models import build
 from tutorial_lib.models.predict import predict_features, predict_logits
 from tutorial_lib.results.rows import Row, select
 from tutorial_lib.results.stored import stored_arrays, stored_rows
+from tutorial_lib.results.tables import TableText, markdown_table
 from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
 from tutorial_lib.studies import Study, load_study
 from tutorial_lib.training.classifier import accuracy, train_classifier
@@ -224,20 +225,20 @@ def compute(cell: Cell, device: torch.device) -> CellResult:
     return CellResult(named, spread(model, study) if network == "own" else {})
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Markdown: AUROC of "a larger sum is stranger", mean over seeds and its range, one row a network and question."""
-    lines = []
+def table(rows: Sequence[Row]) -> TableText:
+    """AUROC of "a larger sum is stranger", mean over seeds and its range: a table per study, a row per network and question."""
+    tables = []
     for study in dict.fromkeys(row.study for row in rows):
         sums = [row for row in rows if row.study == study and row.metric in ("auroc_sum", "auroc_confidence")]
         shifts = list(dict.fromkeys(row.condition for row in sums))
-        lines += [f"| {study} | {' | '.join(shifts)} |", "|---" * (len(shifts) + 1) + "|"]
+        body = []
         for series in dict.fromkeys(row.series for row in sums):
             values = [[row.value for row in sums if (row.series, row.condition) == (series, shift)] for shift in shifts]
-            shown = [f"{np.mean(v):.2f} ({min(v):.2f} to {max(v):.2f})" if v else "" for v in values]
+            shown = [f"{np.mean(v):.2f} ({min(v):.2f} to {max(v):.2f})" if v else "–" for v in values]
             network, _, question = series.partition("/")
-            lines.append(f"| {network}: {question.replace('any', 'confidence')} | {' | '.join(shown)} |")
-        lines.append("")
-    return "\n".join(lines)
+            body.append([f"{network}: {question.replace('any', 'confidence')}", *shown])
+        tables.append(markdown_table([study, *shifts], body))
+    return TableText("\n\n".join(tables))
 
 
 EXPERIMENT = Experiment(

@@ -39,7 +39,7 @@ from tutorial_lib.metrics import auroc
 from tutorial_lib.models import Classifier, build
 from tutorial_lib.models.predict import predict_features, predict_probabilities
 from tutorial_lib.results.rows import Row
-from tutorial_lib.results.tables import markdown_table, mean_and_spread
+from tutorial_lib.results.tables import TableText, markdown_table, mean_and_spread
 from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
 from tutorial_lib.severity.labels import expected_companions, quantile_bins, spearman
 from tutorial_lib.severity.probe import linear_probe
@@ -469,8 +469,8 @@ def by_number_of_bins(
     return values, panels(rows, "auroc", questions, others), companions
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Both questions, study by study, in Markdown."""
+def table(rows: Sequence[Row]) -> TableText:
+    """Both questions, study by study."""
     text = []
     for study in dict.fromkeys(row.study for row in rows):
         mine = [row for row in rows if row.study == study]
@@ -483,7 +483,7 @@ def table(rows: Sequence[Row]) -> str:
         for metric in ("accuracy", "auroc"):
             chosen = [row for row in mine if row.metric == metric and row.challenging_data == "same"]
             text += _block(f"{study}: {metric} of a linear probe on few labels", chosen, metric)
-    return "\n".join(text)
+    return TableText("\n".join(text))
 
 
 def _block(title: str, rows: Sequence[Row], metric: str) -> list[str]:

@@ -98,11 +98,11 @@ def profiles(images: Tensor, norms: Tensor, known: Tensor, titles: Sequence[str]
 def label_bars(
     images: Tensor, gradients: Mapping[str, Tensor], classes: Sequence[str], titles: Sequence[str]
 ) -> Figure:
-    """What each label asks of the logits: one column an image, one row a label, one bar a class.
+    """What each label asks of the logits: one column per image, one row per label, one bar per class.
 
     Args:
         images: (n, C, H, W).
-        gradients: for each label, the logit gradients u (n, K). Drawn is the *demand*, −u: up means that the logit is
+        gradients: for each label, the logit gradients δ (n, K). Drawn is the *demand*, −δ: up means that the logit is
             asked to rise.
         classes: names of the K classes.
         titles: n short texts.
@@ -113,13 +113,13 @@ def label_bars(
     )  # fmt: skip
     for axis, image, title in zip(axes[0], images, titles, strict=True):
         show_image(axis, image, title)
-    for row, (label, u) in zip(axes[1:], gradients.items(), strict=True):
-        reach = 1.15 * max(1.0, float(u.abs().max()))
-        for axis, demand in zip(row, (-u).numpy(), strict=True):
+    for row, (label, delta) in zip(axes[1:], gradients.items(), strict=True):
+        reach = 1.15 * max(1.0, float(delta.abs().max()))
+        for axis, demand in zip(row, (-delta).numpy(), strict=True):
             axis.bar(range(len(demand)), demand, color=MODEL, width=0.65)
             axis.axhline(0, color=MUTED, linewidth=1)
             axis.set(ylim=(-reach, 2 * reach), xticks=range(len(classes)), xticklabels=[])
-            axis.text(0.99, 1, f"|u|² = {np.square(demand).sum():.2g}", transform=axis.transAxes, ha="right", va="top")
+            axis.text(0.99, 1, f"|δ|² = {np.square(demand).sum():.2g}", transform=axis.transAxes, ha="right", va="top")
         row[0].set_ylabel(label, rotation=0, ha="right", va="center")
     for axis in axes[-1]:
         long = max(len(name) for name in classes) > 2
@@ -155,7 +155,7 @@ def moves(net: nn.Module, data: ToyData, points: Mapping[str, Tensor], rate: flo
 
 
 def maps(data: ToyData, values: Mapping[str, Tensor], marks: Mapping[str, Tensor], extent: float) -> Figure:
-    """Squared norms over the plane, one panel a label: dark is small, bright is large.
+    """Squared norms over the plane, one panel per label: dark is small, bright is large.
 
     Args:
         data: what the network was trained on.
@@ -185,18 +185,18 @@ def maps(data: ToyData, values: Mapping[str, Tensor], marks: Mapping[str, Tensor
 
 
 def factors(panels: Mapping[str, tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]], stranger: str) -> Figure:
-    """The two factors of the last layer's squared norm against each other, one panel a label.
+    """The two factors of the last layer's squared norm against each other, one panel per label.
 
     Args:
-        panels: for each title, |h|² and |u|² of the known images, and |h|² and |u|² of the strangers, each (N,).
+        panels: for each title, |h|² and |δ|² of the known images, and |h|² and |δ|² of the strangers, each (N,).
         stranger: what to call the strangers.
     """
     figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.6), sharex=True)
-    for axis, (title, ((known_h, known_u), (strange_h, strange_u))) in zip(axes, panels.items(), strict=True):
-        for h, u, colour in ((known_h, known_u, KNOWN), (strange_h, strange_u, UNKNOWN)):
+    for axis, (title, ((known_h, known_delta), (strange_h, strange_delta))) in zip(axes, panels.items(), strict=True):
+        for h, delta, colour in ((known_h, known_delta, KNOWN), (strange_h, strange_delta, UNKNOWN)):
             axis.scatter(
                 h,
-                u.clamp_min(LEAST),
+                delta.clamp_min(LEAST),
                 s=9,
                 alpha=0.45,
                 color=colour,
@@ -206,7 +206,7 @@ def factors(panels: Mapping[str, tuple[tuple[Tensor, Tensor], tuple[Tensor, Tens
             )
         axis.set(xscale="log", yscale="log", title=title)
         axis.title.set_fontsize(12)
-        limits, product = axis.axis(), float((known_h * known_u).median())
+        limits, product = axis.axis(), float((known_h * known_delta).median())
         across = np.array(limits[:2])
         axis.plot(across, product / across, color=MODEL, linewidth=1.2, linestyle="dashed")
         axis.axis(limits)
@@ -214,7 +214,7 @@ def factors(panels: Mapping[str, tuple[tuple[Tensor, Tensor], tuple[Tensor, Tens
             axis.yaxis.set_minor_formatter(lambda y, _: f"{y:.2g}" if f"{y:e}"[0] in "235" else "")
         else:
             axis.yaxis.set_minor_formatter(NullFormatter())
-    axes[0].set(ylabel="|u|², what the label asks")
+    axes[0].set(ylabel="|δ|², what the label asks")
     figure.supxlabel("|h|², how strongly the last hidden layer is excited", fontsize=12)
     axes[0].text(0.03, 0.97, stranger, transform=axes[0].transAxes, color=UNKNOWN, fontweight="bold", va="top")
     axes[0].text(0.97, 0.03, "known", transform=axes[0].transAxes, color=KNOWN, fontweight="bold", ha="right")
@@ -222,7 +222,7 @@ def factors(panels: Mapping[str, tuple[tuple[Tensor, Tensor], tuple[Tensor, Tens
 
 
 def seeds(values: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> Figure:
-    """AUROC of "larger is stranger", one row a network, one group a shift, one dot a seed.
+    """AUROC of "larger is stranger", one row per network, one group per shift, one dot per seed.
 
     Args:
         values: for each shift, for each network, its seeds' AUROC.
@@ -281,7 +281,7 @@ def layers(panels: Mapping[str, tuple[Tensor, Mapping[str, Tensor]]]) -> Figure:
 
 
 def scores(values: Mapping[str, Mapping[str, float]], title: str) -> Figure:
-    """AUROC of several scores side by side: one row a kind of stranger, one marker a score.
+    """AUROC of several scores side by side: one row per kind of stranger, one marker per score.
 
     Args:
         values: for each score, for each kind of stranger, its AUROC.
@@ -335,7 +335,9 @@ def one_pass(images: Tensor, x: Tensor, g: Tensor) -> Figure:
         )
         for side in ("bottom", "left"):
             row[3].spines[side].set_visible(False)
-    for axis, title in zip(axes[0], ("", "input $x_n$ →", "← gradient $g_n$", "$|g_n|^2 |x_n|^2$"), strict=True):
+    for axis, title in zip(
+        axes[0], ("", "input $h_n$ →", "← gradient $\\delta_n$", "$|\\delta_n|^2 |h_n|^2$"), strict=True
+    ):
         axis.set_title(title, loc="center", fontsize=12)
     return figure
 
