@@ -113,19 +113,45 @@ def test_the_table_stands_beside_the_published_one():
         row("purview", "svhn", 0.8, metric="aupr_out", seen="same"),
         row("msp", "svhn", 0.75, metric="detection_accuracy"),
     ]
-    head, *blocks = module.table(rows).split("\n\n")
-    assert "printed numbers in parentheses" in head
-    titles = line(blocks[0], "Method")
-    purview, msp = line(blocks[0], "Purview"), line(blocks[0], "Maximum softmax")
+    blocks = module.beside_published(rows, "cifar10").split("\n\n")
+    assert module.table(rows).startswith(blocks[0])
+    measures = {blocks[n].split(" in %")[0]: blocks[n + 1] for n in (0, 2, 4)}
+    auroc, accuracy, aupr = (measures[f"cifar10: {name}"] for name in ("AUROC", "Detection accuracy", "AUPR"))
+    titles = line(auroc, "Method")
     printed = {
-        (r["method"], r["condition"], r["metric"]): 100 * r["value"]
+        (r["method"], r["condition"], r["metric"]): f"{100 * r['value']:.1f}"
         for r in read_published(module.NAME, study="cifar10")
     }
-    assert purview[titles.index("svhn AUROC")] == f"91.2 ({printed['purview', 'svhn', 'auroc']:.1f})" == "91.2 (99.8)"
-    assert purview[titles.index("svhn AUPR")] == f"80.0 ({printed['purview', 'svhn', 'aupr']:.1f})"
-    assert purview[titles.index("lsun AUROC")] == "– (99.9)"  # the images are not here
-    assert msp[titles.index("svhn accuracy")] == f"75.0 ({printed['msp', 'svhn', 'detection_accuracy']:.1f})"
-    assert line(blocks[0], "Gradient fusion")[titles.index("svhn AUROC")] == "–"  # nobody has printed it
+    published, ours, of_lsun = (titles.index(f"{name}") for name in ("svhn, published", "svhn, ours", "lsun, ours"))
+    purview = line(auroc, "Purview")
+    assert purview[1] == "this very set"
+    assert purview[published] == printed["purview", "svhn", "auroc"] == "99.8" and purview[ours] == "91.2"
+    assert purview[of_lsun] == "–" and purview[of_lsun - 1] == "99.9"  # the images are not here
+    assert line(aupr, "Purview")[published : ours + 1] == [printed["purview", "svhn", "aupr"], "80.0"]
+    assert line(accuracy, "Maximum softmax")[published : ours + 1] == [
+        printed["msp", "svhn", "detection_accuracy"],
+        "75.0",
+    ]
+    assert line(auroc, "Gradient fusion")[1:4] == ["no stranger", "–", "–"]  # nobody has printed it
+
+
+def test_forward_and_backward_fills_itself_in():
+    rows = [
+        row("gradient_density", "noise", 0.9, "digits"),
+        row("gradient_density", "rotated", 0.7, "digits"),
+        row("gradient_density", "noise", 0.8, "digits", seed=1),
+        row("gradient_density", "rotated", 0.8, "digits", seed=1),
+        row("gradient_density", "unknown_classes", 0.6, "digits", protocol="open_set"),
+        row("gradient_density", "noise", 0.1, "digits", protocol="open_set"),  # far strangers do not count here
+        row("purview", "noise", 0.5, "digits", seen="same"),
+    ]
+    assert module.means_by_seed(rows, "digits", "lenet", "gradient_density") == pytest.approx([0.8, 0.8])
+    text = module.forward_and_backward(rows)
+    found = dict(zip(line(text, "Method"), line(text, "Density of gradient norms"), strict=True))
+    assert found["pass"] == "backward" and found["digits, LeNet"] == "80.0 ± 0.0"
+    assert found["unseen classes of the digits"] == "60.0" and found["MNIST, LeNet"] == module.NOT_RUN
+    assert line(text, "GradPCA, last layer")[3] == "–"  # not of the grid on a second network
+    assert "--save" in text
 
 
 def test_protocols_and_networks_have_blocks_of_their_own():

@@ -74,7 +74,7 @@ def test_queue_answers_an_explorable():
         "other": {"a_b": (np.arange(30.0), -np.arange(30.0) - 1), "c": (np.arange(30.0), np.arange(20.0))},
     }
     draw = pictures.Queue(scores, some(GREY[:30]), {"a_b": some(COLOURED[:30]), "c": some(GREY[:20])})
-    shown = explore(draw, asked=list(scores), stranger=["a_b", "c"])
+    shown = explore(draw, detector=list(scores), stranger=["a_b", "c"])
     assert len(shown.frames) == 4
     assert "By other, against a b: AUROC 0.00" in shown.frames[2].sentence and "0% of" in shown.frames[2].sentence
 
@@ -121,24 +121,6 @@ def test_price_is_a_multiple_of_the_first():
     assert marks[4.0].get_markerfacecolor() == "white"
     heights = sorted(text.get_position()[1] for text in figure.axes[0].texts)
     assert min(np.diff(heights)) > 0.003, "labels of equal values stand apart"
-
-
-def test_published_draws_theirs_and_ours_of_the_same_supervision():
-    def row(method, condition, value, seen):
-        return {"method": method, "condition": condition, "value": value, "challenging_data": seen}
-
-    theirs = [row("msp", "svhn", 0.9, "none"), row("purview", "svhn", 0.95, "same"), row("msp", "lsun", 0.99, "none")]
-    ours = {
-        "none": {"msp": {"svhn": 0.8}, "purview": {"svhn": 0.1}},
-        "same": {"purview": {"svhn": 0.97, "noise": 1.0}},
-    }
-    figure = pictures.published(theirs, ours)
-    marks = [line for line in figure.axes[0].lines if line.get_marker() in ("o", "s")]
-    assert [float(line.get_xdata()[0]) for line in marks] == [0.9, 0.8, 0.95, 0.97]
-    assert {"against SVHN", "confidence (none)", "H, gradients (same)", "published", "ours"} <= set(words(figure))
-    assert len(figure.axes) == 1, "a set that ours lack has no panel"
-    with pytest.raises(ValueError, match="no published row"):
-        pictures.published(theirs[2:], ours)
 
 
 def test_strangers_are_framed_and_named():

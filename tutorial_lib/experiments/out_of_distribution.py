@@ -38,12 +38,22 @@ from tutorial_lib.gradients.targets import n_ones
 from tutorial_lib.metrics import summary
 from tutorial_lib.results.published import read_published
 from tutorial_lib.results.rows import Row
-from tutorial_lib.results.tables import markdown_table, mean_and_spread
+from tutorial_lib.results.tables import TableText, markdown_table, mean_and_spread
 from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
 from tutorial_lib.runs.observations import cached_observation
 from tutorial_lib.studies import STUDIES, Study, load_study
 
-__all__ = ["EXPERIMENT", "HEADLINE", "METHODS", "OPEN_SET", "Method", "challenging_sides"]
+__all__ = [
+    "EXPERIMENT",
+    "HEADLINE",
+    "METHODS",
+    "OPEN_SET",
+    "Method",
+    "beside_published",
+    "challenging_sides",
+    "forward_and_backward",
+    "means_by_seed",
+]
 
 NAME = "out_of_distribution"
 
@@ -377,14 +387,14 @@ AS_PUBLISHED = (
 """Methods of the published table, and ours that sees no challenging images."""
 
 PUBLISHED_METRICS = {
-    "detection_accuracy": ("accuracy", "detection_accuracy"),
     "auroc": ("AUROC", "auroc"),
+    "detection_accuracy": ("Detection accuracy", "detection_accuracy"),
     "aupr": ("AUPR", "aupr_out"),  # the class that counts as positive is not stated; the unknown fits the numbers
 }
 """Name in the published rows; heading, name in ours."""
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Row]) -> TableText:
     """Tables in percent, mean and spread over seeds: beside the published numbers, then AUROC of every method on every
     shift, a block for each supervision, then the open-set protocol.
     """
@@ -393,7 +403,7 @@ def table(rows: Sequence[Row]) -> str:
     for study in dict.fromkeys(row.study for row in rows):
         here = [row for row in rows if row.study == study]
         if study in with_published:
-            blocks += _beside_published(study, here)
+            blocks.append(beside_published(here, study))
         for network in dict.fromkeys(row.network for row in here):
             of_network = [row for row in here if row.network == network and row.metric == "auroc"]
             title = f"{study}, {network}" if network == SECOND_NETWORK.get(study) else study
@@ -409,7 +419,7 @@ def table(rows: Sequence[Row]) -> str:
                     "classes, the open-set protocol; the others from known images alone.",
                     _block(opened),
                 ]
-    return "\n\n".join(blocks)
+    return TableText("\n\n".join(blocks))
 
 
 def _seeds(rows: Sequence[Row]) -> str:
@@ -430,28 +440,88 @@ def _block(rows: Sequence[Row]) -> str:
     return markdown_table(["Method", *shifts, "mean"], body)
 
 
-def _beside_published(study: str, rows: Sequence[Row]) -> list[str]:
-    """The slides' table with our numbers; what is printed there stands in parentheses."""
+def beside_published(rows: Sequence[Row], study: str) -> TableText:
+    """The slides' tables, one for each measure: what a method had seen of the tested set, the printed number, ours."""
     published = read_published(NAME, study=study)
-    printed = {(row["method"], row["condition"], row["metric"]): 100 * row["value"] for row in published}
+    printed = {(row["method"], row["condition"], row["metric"]): [100 * row["value"]] for row in published}
     seen = {row["method"]: row["challenging_data"] for row in published}
     shifts = list(dict.fromkeys(row["condition"] for row in published))
-    own = [row for row in rows if row.network != SECOND_NETWORK.get(study) and not row.protocol]
-    head, body = ["Method", "has seen"], [[METHODS[name].title, seen.get(name, "none")] for name in AS_PUBLISHED]
-    for shift in shifts:
-        for metric, (heading, ours) in PUBLISHED_METRICS.items():
-            head.append(f"{shift} {heading}")
-            for name, line in zip(AS_PUBLISHED, body, strict=True):
-                wanted = {"method": name, "condition": shift, "metric": ours, "challenging_data": line[1]}
+    own = [row for row in rows if row.study == study and row.network != SECOND_NETWORK.get(study) and not row.protocol]
+    head = ["Method", "has seen", *(f"{shift}, {whose}" for shift in shifts for whose in ("published", "ours"))]
+    blocks = []
+    for metric, (heading, ours) in PUBLISHED_METRICS.items():
+        body = []
+        for name in AS_PUBLISHED:
+            learned = seen.get(name, "none")
+            line = [METHODS[name].title, {"none": "no stranger", "same": "this very set"}[learned]]
+            for shift in shifts:
+                wanted = {"method": name, "condition": shift, "metric": ours, "challenging_data": learned}
                 values = [100 * row.value for row in own if all(getattr(row, k) == v for k, v in wanted.items())]
-                beside = f" ({printed[name, shift, metric]:.1f})" if (name, shift, metric) in printed else ""
-                line.append(mean_and_spread(values) + beside)
-    title = (
-        f"{study}, {_seeds(rows)}: beside the published table, in %, printed numbers in parentheses (Lee et al. 2023, "
-        "other networks and more images; AUPR also depends on the share of strangers). A dash: not measured, or the images "
-        "are not on this machine."
+                line += [mean_and_spread(printed.get((name, shift, metric), [])), mean_and_spread(values)]
+            body.append(line)
+        blocks += [f"{study}: {heading} in %, beside Lee et al. 2023.", markdown_table(head, body)]
+    blocks.append(
+        "Other networks and more images there. AUPR also depends on the share of strangers. A dash: nothing printed, not "
+        "run yet, or the images are not on this machine."
     )
-    return [title, markdown_table(head, body)]
+    return TableText("\n\n".join(blocks))
+
+
+NOT_RUN = "not run yet"
+
+PASSES = {
+    "gradpca": "backward",  # of the last layer's gradient, which has a closed form
+    "gradient_density": "backward",
+    "backprop_density": "backward",
+    "layer_density": "backward",
+    "gradient_fusion": "backward",
+}
+"""Methods that need more than a forward pass, among those of `forward_and_backward`."""
+
+COLUMNS: Mapping[str, tuple[str, str, str]] = {
+    "digits, LeNet": ("digits", "lenet", ""),
+    "digits, ResNet-20": ("digits", "resnet20", ""),
+    "MNIST, LeNet": ("mnist", "lenet", ""),
+    "CIFAR-10, ResNet-20": ("cifar10", "resnet20", ""),
+    "unseen classes of the digits": ("digits", "lenet", "open_set"),
+}
+"""Study, network and protocol of each column of `forward_and_backward`."""
+
+
+def means_by_seed(
+    rows: Sequence[Row], study: str, network: str, method: str, protocol: str = "", seen: str = "none"
+) -> list[float]:
+    """AUROC of a method, one number for each seed: the mean over shifts, under the open-set protocol unseen classes alone.
+
+    Empty where there are no rows.
+    """
+    wanted = {"study": study, "network": network, "method": method, "protocol": protocol, "challenging_data": seen}
+    values: dict[int, list[float]] = {}
+    for row in rows:
+        if row.metric != "auroc" or any(getattr(row, name) != value for name, value in wanted.items()):
+            continue
+        if not protocol or row.condition == "unknown_classes":
+            values.setdefault(row.seed, []).append(row.value)
+    return [float(np.mean(values[seed])) for seed in sorted(values)]
+
+
+def forward_and_backward(rows: Sequence[Row]) -> TableText:
+    """What has seen no stranger, scores of a backward pass beside the same of a forward pass, over seeds and networks."""
+    body = []
+    for name in (*HEADLINE, "gradpca", "gradpca_output"):
+        line = [METHODS[name].title, PASSES.get(name, "forward")]
+        for study, network, protocol in COLUMNS.values():
+            percent = [100 * value for value in means_by_seed(rows, study, network, name, protocol)]
+            has_cell = name in (HEADLINE if protocol or network == SECOND_NETWORK.get(study) else METHODS)
+            line.append(mean_and_spread(percent) if percent or not has_cell else NOT_RUN)
+        body.append(line)
+    text = [
+        "AUROC in %, mean over the sets of strangers; mean ± spread over seeds where there are several.",
+        markdown_table(["Method", "pass", *COLUMNS], body),
+    ]
+    if any(NOT_RUN in line for line in body):
+        text.append(f"What is {NOT_RUN} comes from: python -m tutorial_lib run {NAME} --study STUDY --seeds 3 --save")
+    return TableText("\n\n".join(text))
 
 
 EXPERIMENT = Experiment(

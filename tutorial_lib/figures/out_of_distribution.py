@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -33,7 +32,6 @@ __all__ = [
     "auroc_table",
     "barcodes",
     "price",
-    "published",
     "queue_of_sets",
     "queues",
     "same_and_other",
@@ -48,7 +46,9 @@ SHORT: Mapping[bool, Mapping[str, str]] = {
     True: {
         "msp": "confidence", "energy": "energy", "odin": "ODIN", "knn": "neighbours", "mahalanobis": "Mahalanobis",
         "relative_mahalanobis": "relative Mahal.",
-        "gradient_sum_large": "sum of norms", "gradient_density": "density", "gradient_fusion": "fusion",
+        "gradient_sum_large": "sum of norms", "gradpca": "GradPCA", "gradpca_output": "its control",
+        "gradient_density": "gradient density", "activation_density": "activation density",
+        "gradient_fusion": "gradient fusion", "activation_fusion": "activation fusion",
     },
     False: {
         "mahalanobis_fe": "H, distances", "mahalanobis_p_fe": "H, dist. (P)", "purview": "H, gradients", "control_logits": "H, logits",
@@ -134,20 +134,20 @@ class Queue:
     ) -> None:
         self.scores, self.known, self.strange = scores, known, strange
 
-    def __call__(self, asked: str, stranger: str) -> tuple[Figure, str]:
-        known, strange = self.scores[asked][stranger]
-        found = auroc(known, strange)
-        title = f"{asked[0].upper()}{asked[1:]}: AUROC {found:.2f}"
+    def __call__(self, detector: str, stranger: str) -> tuple[Figure, str]:
+        known, strange = self.scores[detector][stranger]
+        area = auroc(known, strange)
+        title = f"{detector[0].upper()}{detector[1:]}: AUROC {area:.2f}"
         picture = queue_of_sets((known, self.known), (strange, self.strange[stranger]), title)
         share = 1 - fpr_at_tpr(known, strange)
         return picture, (
-            f"By {asked}, against {words(stranger)}: AUROC {found:.2f}. With 95 % of the known images accepted, "
+            f"By {detector}, against {words(stranger)}: AUROC {area:.2f}. With 95 % of the known images accepted, "
             f"{share:.0%} of the strangers are caught."
         )
 
 
 def queues(rows: Mapping[str, Pair], stranger: str) -> Figure:
-    """Histograms over the queue, one row a score: known images upwards, strangers downwards.
+    """Histograms over the queue, one row per score: known images upwards, strangers downwards.
 
     Args:
         rows: for each title, the scores of the known images and of the strangers.
@@ -168,7 +168,7 @@ def queues(rows: Mapping[str, Pair], stranger: str) -> Figure:
 
 
 def barcodes(groups: Mapping[str, Tensor], known: str) -> Figure:
-    """Gradient norms of some images: one line an image, one column a parameter tensor, first layer to last.
+    """Gradient norms of some images: one line per image, one column per parameter tensor, first layer to last.
 
     Args:
         groups: for each kind of image, how many standard deviations each log norm is from the mean of the known
@@ -319,7 +319,7 @@ def same_and_other(
 
 
 def price(values: Mapping[str, tuple[float, float]], supervised: Sequence[str], title: str) -> Figure:
-    """What each detector finds and what it takes: mean AUROC against time an image, both marked and named.
+    """What each detector finds and what it takes: mean AUROC against time per image, both marked and named.
 
     Args:
         values: for each detector, its time (any unit, drawn as a multiple of the first one's) and its AUROC.
@@ -351,57 +351,4 @@ def price(values: Mapping[str, tuple[float, float]], supervised: Sequence[str], 
     axes.spines["bottom"].set_bounds(axes.get_xlim()[0], reach)
     axes.set_xlabel("time, multiple of the first", loc="left")
     axes.set_ylabel("mean AUROC")
-    return figure
-
-
-def published(theirs: Sequence[Mapping[str, Any]], ours: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
-    """Published AUROC (hollow) and ours (filled), one panel a set of strangers, one row a detector.
-
-    Args:
-        theirs: published rows, see `tutorial_lib.results.published.read_published`; a set or a detector that ours
-            lack is left out.
-        ours: for each kind of challenging data (``"none"``, ``"same"``), for each detector, for each kind of stranger,
-            its AUROC.
-    """
-    panels: dict[str, dict[str, tuple[float, float]]] = {}
-    for row in theirs:
-        here = ours.get(row["challenging_data"], {}).get(row["method"], {})
-        if row["condition"] in here:
-            name = {**SHORT[True], **SHORT[False], "odin_tuned": "ODIN, tuned"}.get(row["method"], row["method"])
-            panels.setdefault(row["condition"], {})[f"{name} ({row['challenging_data']})"] = (
-                row["value"],
-                here[row["condition"]],
-            )
-    if not panels:
-        raise ValueError("no published row has a counterpart in ours")
-    figure, axes = plt.subplots(
-        1,
-        len(panels),
-        figsize=(WIDTH, 1.3 + 0.42 * max(map(len, panels.values()))),
-        sharey=True,
-        sharex=True,
-        squeeze=False,
-    )
-    for axis, (title, rows) in zip(axes[0], panels.items(), strict=True):
-        for number, (published, found) in enumerate(rows.values()):
-            axis.plot([published, found], [number, number], color=MUTED, linewidth=1.4)
-            axis.plot(
-                published,
-                number,
-                "o",
-                mfc="white",
-                mec=MODEL,
-                mew=1.6,
-                ms=9,
-                label="published" if number == 0 else None,
-            )
-            axis.plot(found, number, "s", color=MODEL, ms=7, label="ours" if number == 0 else None)
-        axis.set(title=f"against {words(title)}", ylim=(len(rows) - 0.5, -0.5), xlabel="AUROC")
-        axis.set(yticks=range(len(rows)), yticklabels=list(rows))
-        axis.tick_params(axis="y", length=0)
-        axis.grid(axis="x", color="#dddddd", linewidth=0.8)
-        axis.set_axisbelow(True)
-    axes[0, 0].legend(
-        loc="upper center", bbox_to_anchor=(0.3, -0.72 / figure.get_figheight()), ncols=2, columnspacing=1.2
-    )
     return figure
