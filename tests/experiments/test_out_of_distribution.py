@@ -149,7 +149,7 @@ def test_forward_and_backward_fills_itself_in():
     text = module.forward_and_backward(rows)
     found = dict(zip(line(text, "Method"), line(text, "Density of gradient norms"), strict=True))
     assert found["pass"] == "backward" and found["digits, LeNet"] == "80.0 ± 0.0"
-    assert found["unseen classes of the digits"] == "60.0" and found["MNIST, LeNet"] == module.NOT_RUN
+    assert found["unseen digits, LeNet of four classes"] == "60.0" and found["MNIST, LeNet"] == module.NOT_RUN
     assert line(text, "GradPCA, last layer")[3] == "–"  # not of the grid on a second network
     assert "--save" in text
 

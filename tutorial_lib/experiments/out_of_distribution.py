@@ -478,29 +478,37 @@ PASSES = {
 }
 """Methods that need more than a forward pass, among those of `forward_and_backward`."""
 
-COLUMNS: Mapping[str, tuple[str, str, str]] = {
-    "digits, LeNet": ("digits", "lenet", ""),
-    "digits, ResNet-20": ("digits", "resnet20", ""),
-    "MNIST, LeNet": ("mnist", "lenet", ""),
-    "CIFAR-10, ResNet-20": ("cifar10", "resnet20", ""),
-    "unseen classes of the digits": ("digits", "lenet", "open_set"),
+COLUMNS: Mapping[str, tuple[str, str, str, str]] = {
+    "digits, LeNet": ("digits", "lenet", "", ""),
+    "digits, ResNet-20": ("digits", "resnet20", "", ""),
+    "MNIST, LeNet": ("mnist", "lenet", "", ""),
+    "CIFAR-10, ResNet-20": ("cifar10", "resnet20", "", ""),
+    "unseen digits, LeNet": ("digits", "lenet", "", "unseen_classes"),
+    "unseen digits, ResNet-20": ("digits", "resnet20", "", "unseen_classes"),
+    "unseen digits, LeNet of four classes": ("digits", "lenet", "open_set", "unknown_classes"),
 }
-"""Study, network and protocol of each column of `forward_and_backward`."""
+"""Study, network, protocol and condition of each column of `forward_and_backward`; no condition: the mean over all."""
 
 
 def means_by_seed(
-    rows: Sequence[Row], study: str, network: str, method: str, protocol: str = "", seen: str = "none"
+    rows: Sequence[Row],
+    study: str,
+    network: str,
+    method: str,
+    protocol: str = "",
+    condition: str = "",
+    seen: str = "none",
 ) -> list[float]:
-    """AUROC of a method, one number for each seed: the mean over shifts, under the open-set protocol unseen classes alone.
+    """AUROC of a method, one number for each seed: against one kind of stranger, or the mean over all of them.
 
     Empty where there are no rows.
     """
     wanted = {"study": study, "network": network, "method": method, "protocol": protocol, "challenging_data": seen}
+    if condition:
+        wanted["condition"] = condition
     values: dict[int, list[float]] = {}
     for row in rows:
-        if row.metric != "auroc" or any(getattr(row, name) != value for name, value in wanted.items()):
-            continue
-        if not protocol or row.condition == "unknown_classes":
+        if row.metric == "auroc" and all(getattr(row, name) == value for name, value in wanted.items()):
             values.setdefault(row.seed, []).append(row.value)
     return [float(np.mean(values[seed])) for seed in sorted(values)]
 
@@ -510,13 +518,13 @@ def forward_and_backward(rows: Sequence[Row]) -> TableText:
     body = []
     for name in (*HEADLINE, "gradpca", "gradpca_output"):
         line = [METHODS[name].title, PASSES.get(name, "forward")]
-        for study, network, protocol in COLUMNS.values():
-            percent = [100 * value for value in means_by_seed(rows, study, network, name, protocol)]
+        for study, network, protocol, condition in COLUMNS.values():
+            percent = [100 * value for value in means_by_seed(rows, study, network, name, protocol, condition)]
             has_cell = name in (HEADLINE if protocol or network == SECOND_NETWORK.get(study) else METHODS)
             line.append(mean_and_spread(percent) if percent or not has_cell else NOT_RUN)
         body.append(line)
     text = [
-        "AUROC in %, mean over the sets of strangers; mean ± spread over seeds where there are several.",
+        "AUROC in %, four columns over all sets of strangers, three on unseen classes; mean ± spread over seeds.",
         markdown_table(["Method", "pass", *COLUMNS], body),
     ]
     if any(NOT_RUN in line for line in body):
