@@ -59,7 +59,7 @@ def test_normalize_against_torchvision():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("resnet21", 10, (3, 32, 32)), "Did you mean 'resnet20'"),
+        (("resnet21", 10, (3, 32, 32)), "did you mean 'resnet20'"),
         (("lenet", 1, (1, 8, 8)), "at least 2 classes"),
         (("lenet", 10, (1, 2, 2)), "at least 4x4"),
         (("lenet", 10, (3, 8, 8), [0.5], [0.5]), "3 channels"),

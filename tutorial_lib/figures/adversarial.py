@@ -116,7 +116,8 @@ class EpsilonPicture:
         self.known = np.asarray(known)
         self.strange = {level: np.asarray(scores) for level, scores in strange.items()}
         everything = np.concatenate([self.known, *self.strange.values()])
-        self.edges = np.linspace(*np.quantile(everything, (0.005, 0.995)), 31)
+        low, high = np.quantile(everything, (0.005, 0.995))
+        self.edges = np.linspace(low, high, 31)
 
     def __call__(self, grey_levels: int) -> tuple[Figure, str]:
         figure = plt.figure(figsize=TALL, layout="none")
@@ -141,7 +142,7 @@ class EpsilonPicture:
         share = np.full(len(self.known), 1 / len(self.known))
         axes.hist(self.known.clip(low, high), self.edges, weights=share, color=KNOWN, alpha=0.75)
         if len(scores):
-            look = {"color": UNKNOWN, "alpha": 0.75, "hatch": "///", "edgecolor": "white"}
+            look: dict[str, Any] = {"color": UNKNOWN, "alpha": 0.75, "hatch": "///", "edgecolor": "white"}
             axes.hist(scores.clip(low, high), self.edges, weights=np.full(len(scores), 1 / len(scores)), **look)
         threshold = np.quantile(self.known, 0.95)
         axes.axvline(threshold, color=MODEL)

@@ -105,7 +105,7 @@ def draw_dots(axes: Axes, rows: Mapping[str, Mapping[str, Sequence[float]]], col
         for detector, values in row.items():
             number = detectors.index(detector)
             shift = 0.18 * (number - (len(detectors) - 1) / 2)
-            marks = {"color": colours[number], "marker": shapes[number], "s": 34, "zorder": 3}
+            marks: dict[str, Any] = {"color": colours[number], "marker": shapes[number], "s": 34, "zorder": 3}
             axes.scatter(values, [place + shift] * len(values), label=detector if place == 0 else None, **marks)
     axes.axvline(0.5, color=MUTED, linestyle="--", linewidth=1)
     axes.set_yticks(range(len(rows)), [textwrap.fill(name, 24) for name in rows])

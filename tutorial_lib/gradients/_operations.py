@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
 from tutorial_lib.gradients._marks import CONSTANT, UNKNOWN, Mark, Mixed, Samples, tensors_in
 
-if TYPE_CHECKING:
-    from tutorial_lib.gradients._sample_axis import SampleAxes
+
+class Axes(Protocol):
+    """What an operation asks of the marks of its forward pass; `tutorial_lib.gradients._sample_axis.SampleAxes`."""
+
+    samples: int
+
+    def of(self, tensor: Tensor) -> Mark | None: ...
+
+    def reshaped(self, before: Size, mark: Samples, after: Size) -> Mark | None: ...
+
+    def rows_are_equal(self, constant: Tensor, axis: int, mark: Samples) -> bool: ...
 
 
 class Operation(NamedTuple):
     """One call of a torch function, with at least one operand whose samples' axis is known and none that is mixed."""
 
-    axes: SampleAxes
+    axes: Axes
     func: Callable
     args: tuple
     kwargs: dict

@@ -24,6 +24,7 @@ def balanced_logits(logits: Tensor, steps: int = 200, tolerance: float = 1e-6) -
     Returns:
         float64 (N, K).
 
+    >>> import torch
     >>> shifted = balanced_logits(torch.tensor([[3.0, 0.0], [2.0, 0.0]]))
     >>> shifted.softmax(1).mean(0).round(decimals=3)
     tensor([0.5000, 0.5000], dtype=torch.float64)
