@@ -117,7 +117,7 @@ class EpsilonPicture:
         self.strange = {level: np.asarray(scores) for level, scores in strange.items()}
         everything = np.concatenate([self.known, *self.strange.values()])
         low, high = np.quantile(everything, (0.005, 0.995))
-        self.edges = np.linspace(low, high, 31)
+        self.edges = np.linspace(low, high, 31).tolist()
 
     def __call__(self, grey_levels: int) -> tuple[Figure, str]:
         figure = plt.figure(figsize=TALL, layout="none")
