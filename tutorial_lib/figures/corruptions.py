@@ -66,7 +66,7 @@ def draw_over_levels(axes: Axes, values: Mapping[str, Sequence[float]], names: S
     for line in lines:
         axes.plot(range(6), line, color=MUTED, linewidth=1)
     axes.plot(range(6), lines.mean(axis=0), color=MODEL, linewidth=3)
-    ends = apart([values[name][-1] for name in names], 0.07) if len(names) else []
+    ends = apart([values[name][-1] for name in names], 0.07)
     for name, height in zip(names, ends, strict=True):
         label_line(axes, 5.1, height, words(name), MUTED)
     axes.set(xlim=(0, 5), ylim=(0, 1.03), xlabel="level")
