@@ -23,7 +23,7 @@ def results():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "second_network", partial(second_network, epochs=3))
         patch.setattr(experiment, "VIEWS", 2)
-        patch.setattr(experiment, "corruption_names", lambda channels: ["noise"])
+        patch.setattr(experiment, "corruption_names", lambda channels, family: ["gaussian_noise"])
         grid = [cell for cell in experiment.cells("digits", [0]) if cell.settings["second"] < 2]
         return grid, [experiment.compute(cell, torch.device("cpu")) for cell in grid]
 
@@ -51,7 +51,7 @@ def test_one_look_is_the_classifier(rows):
 
 def test_every_method_is_measured_under_every_condition_once_per_second_network(rows):
     for method in experiment.METHODS:
-        for condition in ("known", *(f"noise/{level}" for level in range(1, 6))):
+        for condition in ("known", *(f"gaussian_noise/{level}" for level in range(1, 6))):
             variants = [r.variant for r in rows if (r.method, r.condition, r.metric) == (method, condition, "nll")]
             assert variants == ([""] if method.startswith("feed_forward") else ["0", "1"])
 
@@ -72,18 +72,18 @@ def test_differences_are_means_over_corruptions_and_second_networks(rows):
     (difference,) = experiment.differences(rows, "control_features", "accuracy")
     assert difference == pytest.approx(accuracy["control_features"] - accuracy["feed_forward"])
     (at_level,) = experiment.mean_over_conditions(rows, "feed_forward", "accuracy", level=3).values()
-    (row,) = [r for r in rows if (r.method, r.condition, r.metric) == ("feed_forward", "noise/3", "accuracy")]
+    (row,) = [r for r in rows if (r.method, r.condition, r.metric) == ("feed_forward", "gaussian_noise/3", "accuracy")]
     assert at_level == row.value
 
 
 def test_stored_answers_are_those_of_the_rows(results, rows):
     arrays = results[1][0].arrays
     for method in ("feed_forward", "introspective_mse"):
-        right = arrays[f"noise/3/{method}/answer"] == arrays["noise/3/label"]
+        right = arrays[f"gaussian_noise/3/{method}/answer"] == arrays["gaussian_noise/3/label"]
         (row,) = [
             r
             for r in rows
-            if (r.method, r.condition, r.metric) == (method, "noise/3", "accuracy") and r.variant in ("", "0")
+            if (r.method, r.condition, r.metric) == (method, "gaussian_noise/3", "accuracy") and r.variant in ("", "0")
         ]
         assert right.mean() == pytest.approx(row.value)
     assert not results[1][1].arrays  # of the first second networks only
