@@ -7,6 +7,7 @@ import torch
 
 from tutorial_lib.figures import ensembles, single_pass
 from tutorial_lib.plots import KNOWN
+from tutorial_lib.uncertainty import moons
 from tutorial_lib.uncertainty.cubic import cubic_points, train_cubic
 
 
@@ -38,7 +39,7 @@ def test_the_chosen_size_is_marked_at_the_mean(axes):
 
 
 def test_the_plane_is_drawn_the_right_way_up(axes):
-    grid, side = single_pass.plane(10)
+    grid, side = moons.plane(10)
     single_pass.draw_plane(axes, grid[:, 1], torch.zeros(1, 2), torch.zeros(1, 2), "height")
     drawn = axes.images[0].get_array()
     assert drawn.shape == (side, side) and drawn[0, 0] < drawn[-1, 0] and axes.images[0].origin == "lower"

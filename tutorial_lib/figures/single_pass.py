@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -14,20 +13,13 @@ from torch import Tensor
 from tutorial_lib.figures.ensembles import COLOURS
 from tutorial_lib.plots import KNOWN, MODEL, SEQUENTIAL, UNKNOWN, label_line
 
-__all__ = ["draw_kinds", "draw_plane", "draw_points_needed", "plane"]
+__all__ = ["draw_kinds", "draw_plane", "draw_points_needed"]
 
 _HATCHES = {"known": "", "ambiguous": "...", "photographs": "///"}
 
 
-def plane(side: int = 100) -> tuple[Tensor, int]:
-    """Points (side², 2) of [-3, 4] x [-3.5, 3.5], row by row from below, and the side."""
-    x, y = torch.linspace(-3, 4, side), torch.linspace(-3.5, 3.5, side)
-    grid = torch.meshgrid(y, x, indexing="ij")
-    return torch.stack([grid[1].flatten(), grid[0].flatten()], dim=1), side
-
-
 def draw_plane(axes: Axes, values: Tensor, known: Tensor, foreign: Tensor, title: str) -> None:
-    """A score over the `plane`, dark for familiar and bright for strange, from its least to its largest value.
+    """A score over `tutorial_lib.uncertainty.moons.plane`, dark for familiar and bright for strange, from its least to its largest value.
 
     Args:
         axes: where to draw.

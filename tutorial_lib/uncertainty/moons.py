@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from tutorial_lib.reproducible import seeded
 
-__all__ = ["Points", "PointsNetwork", "far_points", "fit_points", "moved", "two_moons"]
+__all__ = ["Points", "PointsNetwork", "far_points", "fit_points", "moved", "plane", "two_moons"]
 
 NOISE = 0.1
 
@@ -140,3 +140,10 @@ def fit_points(
             if after_step is not None:
                 after_step(x, y)
     return model.eval()
+
+
+def plane(side: int = 100) -> tuple[Tensor, int]:
+    """Points (side², 2) of [-3, 4] x [-3.5, 3.5], row by row from below, and the side."""
+    x, y = torch.linspace(-3, 4, side), torch.linspace(-3.5, 3.5, side)
+    grid = torch.meshgrid(y, x, indexing="ij")
+    return torch.stack([grid[1].flatten(), grid[0].flatten()], dim=1), side
