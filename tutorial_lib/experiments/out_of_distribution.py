@@ -381,10 +381,12 @@ AS_PUBLISHED = (
     "mahalanobis",
     "mahalanobis_p_fe",
     "purview",
+    "gradient_density",
+    "activation_density",
     "gradient_fusion",
     "activation_fusion",
 )
-"""Methods of the published table, and ours that sees no challenging images."""
+"""Methods of the published table, and those of this course that see no challenging images."""
 
 PUBLISHED_METRICS = {
     "auroc": ("AUROC", "auroc"),
