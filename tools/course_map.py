@@ -36,6 +36,8 @@ _PLACES = {
     12: (2, 3),
     13: (3, 3),
     14: (4, 3),
+    15: (5, 3),
+    16: (5, 2),
 }
 
 
@@ -86,14 +88,14 @@ def description(chapters: list[Chapter]) -> str:
     return (
         f"Map of the course: {len(chapters)} chapters as stations. From chapter 1 a line runs through chapters 2 and "
         "3, another to chapter 4, and a third to chapter 11. From chapter 4 three lines start: to rare things "
-        "(5 to 7), to strange inputs (8 to 10) and to looking inward (12 to 14). "
+        "(5 to 7), to strange inputs (8 to 10), which end in chapter 16, your own model, and to looking inward (12 to 15). "
         f"Filled stations are written: {written}."
     )
 
 
 def _wide(chapters: list[Chapter], lines: dict[str, str], link_prefix: str, here: str | None) -> str:
     by_number = {chapter.number: chapter for chapter in chapters}
-    width, height = 2 * _MARGIN + 4 * _COLUMN, 3 * _ROW + 104
+    width, height = 2 * _MARGIN + 5 * _COLUMN, 3 * _ROW + 104
     tracks, stations, names = [], [], []
     for chapter in chapters:
         x, y = _at(chapter)

@@ -400,7 +400,7 @@ def table(rows: Sequence[Row]) -> TableText:
     """Tables in percent, mean and spread over seeds: beside the published numbers, then AUROC of every method on every
     shift, a block for each supervision, then the open-set protocol.
     """
-    blocks = []
+    blocks: list[str] = []
     with_published = {row["study"] for row in read_published(NAME)}
     for study in dict.fromkeys(row.study for row in rows):
         here = [row for row in rows if row.study == study]
@@ -450,7 +450,7 @@ def beside_published(rows: Sequence[Row], study: str) -> TableText:
     shifts = list(dict.fromkeys(row["condition"] for row in published))
     own = [row for row in rows if row.study == study and row.network != SECOND_NETWORK.get(study) and not row.protocol]
     head = ["Method", "has seen", *(f"{shift}, {whose}" for shift in shifts for whose in ("published", "ours"))]
-    blocks = []
+    blocks: list[str] = []
     for metric, (heading, ours) in PUBLISHED_METRICS.items():
         body = []
         for name in AS_PUBLISHED:
