@@ -51,22 +51,29 @@ def test_one_look_is_the_classifier(rows):
 
 def test_every_method_is_measured_under_every_condition_once_per_second_network(rows):
     for method in experiment.METHODS:
-        for condition in ("known", *(f"gaussian_noise/{level}" for level in range(1, 6))):
+        for condition in ("known", *(f"corrupted/{level}" for level in range(1, 6))):
             variants = [r.variant for r in rows if (r.method, r.condition, r.metric) == (method, condition, "nll")]
             assert variants == ([""] if method.startswith("feed_forward") else ["0", "1"])
+
+
+def test_single_corruptions_have_rows_for_some_methods_and_one_second_network(rows):
+    single = {(r.method, r.variant) for r in rows if r.condition == "gaussian_noise/3"}
+    assert single == {(m, "" if m.startswith("feed_forward") else "0") for m in experiment.DETAILED}
 
 
 def test_temperature_leaves_accuracy_alone(rows):
     value = {(r.method, r.condition, r.variant): r.value for r in rows if r.metric == "accuracy"}
     for method in ("feed_forward", "introspective_ce"):
         for (name, condition, variant), accuracy in list(value.items()):
-            if name == method:
+            if name == method and not condition.startswith("gaussian"):
                 assert value[method + experiment.TEMPERATURE, condition, variant] == accuracy
 
 
 def test_differences_are_means_over_corruptions_and_second_networks(rows):
     accuracy = {
-        method: np.mean([r.value for r in rows if r.method == method and r.metric == "accuracy" and "/" in r.condition])
+        method: np.mean(
+            [r.value for r in rows if r.method == method and r.metric == "accuracy" and "corrupted" in r.condition]
+        )
         for method in ("feed_forward", "control_features")
     }
     (difference,) = experiment.differences(rows, "control_features", "accuracy")
@@ -78,7 +85,7 @@ def test_differences_are_means_over_corruptions_and_second_networks(rows):
 
 def test_stored_answers_are_those_of_the_rows(results, rows):
     arrays = results[1][0].arrays
-    for method in ("feed_forward", "introspective_mse"):
+    for method in ("feed_forward", "introspective_ce"):
         right = arrays[f"gaussian_noise/3/{method}/answer"] == arrays["gaussian_noise/3/label"]
         (row,) = [
             r

@@ -6,7 +6,8 @@ study's own network, clean test images and every corruption and level; second ne
 only, augmented as the first network's were, and stopped by clean validation images. Temperatures are fitted on the
 validation images, too. ``balanced`` alone looks at the test images as a batch, without their labels.
 
-Rows: ``seed`` is that of the first network, ``variant`` that of the second.
+Rows: ``seed`` is that of the first network, ``variant`` that of the second. Conditions are ``known``, means over all
+corruptions of a level (``corrupted/3``), and, for the methods of `DETAILED`, every corruption and level by itself.
 
     python -m tutorial_lib run introspective_recognition --study digits --seeds 5
 
@@ -15,7 +16,7 @@ Kept for figures: class and confidence of every image under `KEPT`, for each met
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -48,11 +49,20 @@ TEST_IMAGES = 2000
 FAMILY = "cifar10_c"
 """The published curves are means over the nineteen corruptions of CIFAR-10-C; ours are made anew, and rounded."""
 
+VERSION = 2
+"""Of the grid; cells of an older one are computed again."""
+
+CORRUPTED = "corrupted"
+"""Condition of the means over all corruptions of a level, ``corrupted/3``."""
+
 SECOND_SEEDS = 5
 """Second networks on each first one."""
 
 TEMPERATURE = "_temperature"
 """What a method's name ends in where a temperature divides its logits."""
+
+DETAILED = ("feed_forward", "feed_forward_balanced", "introspective_ce", "control_features", "control_refit")
+"""Methods of which every corruption has rows of its own, for the first of the second networks."""
 
 KEPT = ("known", "gaussian_noise/3", "gaussian_noise/5")
 """Conditions whose answers are kept image by image."""
@@ -71,7 +81,7 @@ def cells(study: str, seeds: Sequence[int]) -> list[Cell]:
     """One cell per first network and seed of the second ones."""
     network = load_study(study).network
     return [
-        Cell(EXPERIMENT.name, study, seed, {"network": network, "second": second})
+        Cell(EXPERIMENT.name, study, seed, {"network": network, "second": second}, VERSION)
         for seed in seeds
         for second in range(SECOND_SEEDS)
     ]
@@ -96,26 +106,41 @@ def compute(cell: Cell, device: torch.device) -> CellResult:
     }
     found: list[Measurement] = []
     kept: dict[str, NDArray[np.generic]] = {}
+    by_level: dict[tuple[str, str], list[dict[str, float]]] = {}
+    n = 0
     for condition, images, labels in conditions(study):
+        n = len(labels)
         (seen,) = views_of(model, images)
         logits = _answers(seen) | {name: h.predict_logits(*seen) for name, h in networks.items()}
         probabilities = {name: z.double().softmax(dim=1) for name, z in logits.items()}
         for name, scaling in scaled.items():
             probabilities[name + TEMPERATURE] = scaling.predict_proba(logits[name])
         for name, answered in probabilities.items():
-            first = name.startswith("feed_forward")
-            if first and second:
+            if name.startswith("feed_forward") and second:
                 continue  # measured once for each first network
             confidence, correct = confidence_and_correct(answered, labels)
-            for metric, value in _numbers(answered, confidence, correct, labels).items():
-                variant = "" if first else str(second)
-                found.append(Measurement(name, condition, metric, value, len(labels), network=network, variant=variant))
+            numbers = _numbers(answered, confidence, correct, labels)
+            level = condition.partition("/")[2]
+            by_level.setdefault((name, f"{CORRUPTED}/{level}" if level else condition), []).append(numbers)
+            if level and name in DETAILED and second == 0:
+                found += _rows(name, condition, {m: numbers[m] for m in ("accuracy", "ece")}, n, network, second)
             if condition in KEPT and second == 0:
                 kept[f"{condition}/{name}/confidence"] = (confidence * 65535).round().astype(np.uint16)
                 kept[f"{condition}/{name}/answer"] = answered.argmax(dim=1).numpy().astype(np.uint8)
         if condition in KEPT and second == 0:
             kept[f"{condition}/label"] = labels.numpy().astype(np.uint8)
+    for (name, condition), several in by_level.items():
+        means = {metric: float(np.mean([numbers[metric] for numbers in several])) for metric in several[0]}
+        found += _rows(name, condition, means, n * len(several), network, second)
     return CellResult(found, kept)
+
+
+def _rows(
+    name: str, condition: str, numbers: Mapping[str, float], n: int, network: str, second: int
+) -> list[Measurement]:
+    """A method's numbers as rows; those of the first network do not depend on the second one's seed."""
+    variant = "" if name.startswith("feed_forward") else str(second)
+    return [Measurement(name, condition, m, v, n, network=network, variant=variant) for m, v in numbers.items()]
 
 
 def augmented_as_trained(study: Study, network: str) -> Augment:
@@ -164,8 +189,8 @@ def mean_over_conditions(rows: Sequence[Row], method: str, metric: str, level: i
     """
     values: dict[int, list[float]] = {}
     for row in rows:
-        name, _, reached = row.condition.partition("/")
-        wanted = name != "known" if level is None else (reached or "0") == str(level)
+        name, _, _ = row.condition.partition("/")
+        wanted = name == CORRUPTED if level is None else row.condition == (f"{CORRUPTED}/{level}" if level else "known")
         if wanted and row.method == method and row.metric == metric:
             values.setdefault(row.seed, []).append(row.value)
     return {seed: float(np.mean(found)) for seed, found in sorted(values.items())}

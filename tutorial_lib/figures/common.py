@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,8 +23,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binom
 from torch import Tensor
 
+from tutorial_lib.calibration.bins import ReliabilityBins, Scheme, reliability_bins
 from tutorial_lib.metrics import fpr_at_tpr
 from tutorial_lib.plots import (
     DIVERGING,
@@ -38,6 +41,9 @@ from tutorial_lib.plots import (
     image_pixels,
     label_line,
 )
+
+LARGEST_DOT = 130.0
+"""Area in square points of a dot that holds half of the predictions or more."""
 
 BARS = 24
 """Bars of the histograms over a queue."""
@@ -358,3 +364,62 @@ def apart(heights: ArrayLike, gap: float) -> NDArray[np.float64]:
     moved = np.empty_like(placed)
     moved[order] = placed
     return moved
+
+
+def draw_reliability(
+    axes: Axes, predictions: Any, outcomes: Any, bins: int = 15, scheme: Scheme = "width", chance: float = 0.95
+) -> ReliabilityBins:
+    """Draw accuracy against confidence, one dot for each bin that is not empty, after Guo et al., ICML 2017, figure 1.
+
+    A dot's area is its share of the predictions (up to one half), its distance from the diagonal is the gap: an orange
+    line where the network promises too much, a blue one where it promises too little. The grey bar behind it is where
+    the dot would lie, with probability ``chance``, if the bin were calibrated: the binomial quantiles of Bröcker and
+    Smith, Weather and Forecasting 2007.
+
+    Args:
+        axes: where to draw; gets both limits and both labels.
+        predictions, outcomes, bins, scheme: see `reliability_bins`.
+        chance: probability that the grey bars hold, in (0, 1).
+
+    Returns:
+        What is drawn, see `ReliabilityBins`.
+    """
+    if not 0 < chance < 1:
+        raise ValueError(f"chance must lie strictly between 0 and 1, got {chance}")
+    table = reliability_bins(predictions, outcomes, bins, scheme)
+    full = table.count > 0
+    count, confidence, accuracy = table.count[full], table.confidence[full], table.accuracy[full]
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, zorder=1)
+    low, high = (binom.ppf(tail, count, confidence) / count for tail in ((1 - chance) / 2, (1 + chance) / 2))
+    axes.vlines(confidence, low, high, color="#d9d9d9", linewidth=7, zorder=0)
+    colours = np.where(accuracy < confidence, UNKNOWN, KNOWN)
+    axes.vlines(confidence, accuracy, confidence, color=colours, linewidth=2.5, zorder=2)
+    axes.scatter(
+        confidence,
+        accuracy,
+        s=np.minimum(2 * table.weight[full], 1) * LARGEST_DOT + 9,
+        color=MODEL,
+        zorder=3,
+        clip_on=False,
+    )
+    axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="confidence", ylabel="accuracy", aspect="equal")
+    return table
+
+
+def draw_dots(axes: Axes, values: Mapping[str, Sequence[float]], colours: Mapping[str, str] | None = None) -> None:
+    """A row a method, a dot a seed, and a bar at the mean; the first row at the top.
+
+    Args:
+        axes: where to draw.
+        values: one number a seed, by the name of the row.
+        colours: of a row; black where none is given.
+    """
+    for row, (name, found) in enumerate(values.items()):
+        colour = (colours or {}).get(name, MODEL)
+        marker = MARKERS.get(colour, "D")
+        axes.scatter(found, [row] * len(found), s=22, color=colour, alpha=0.6, marker=marker)
+        axes.plot([np.mean(found)] * 2, [row - 0.3, row + 0.3], color=colour, lw=2.5)
+    axes.set_yticks(range(len(values)), list(values))
+    axes.set_ylim(len(values) - 0.5, -0.5)
+    axes.grid(axis="x", color="#dddddd", lw=0.8)
+    axes.set_axisbelow(True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from tutorial_lib.plots import DATA_UNCERTAINTY, KNOWN, MARKERS, MODEL, MODEL_UNCERTAINTY, MUTED, UNKNOWN
+from tutorial_lib.figures.common import draw_dots
+from tutorial_lib.plots import DATA_UNCERTAINTY, KNOWN, MODEL, MODEL_UNCERTAINTY, MUTED, UNKNOWN
 
 __all__ = ["COLOURS", "draw_band", "draw_dots", "draw_simplex", "draw_trade"]
 
@@ -55,25 +56,6 @@ def draw_simplex(axes: Axes, members: ArrayLike, names: Sequence[str], title: st
     axes.set(xlim=(-0.15, 1.15), ylim=(-0.2, 1.05), aspect="equal")
     axes.axis("off")
     axes.set_title(title, loc="center", fontsize=11)
-
-
-def draw_dots(axes: Axes, values: Mapping[str, Sequence[float]], colours: Mapping[str, str] | None = None) -> None:
-    """A row a method, a dot a seed, and a bar at the mean; the first row at the top.
-
-    Args:
-        axes: where to draw.
-        values: one number a seed, by the name of the row.
-        colours: of a row; black where none is given.
-    """
-    for row, (name, found) in enumerate(values.items()):
-        colour = (colours or {}).get(name, MODEL)
-        marker = MARKERS.get(colour, "D")
-        axes.scatter(found, [row] * len(found), s=22, color=colour, alpha=0.6, marker=marker)
-        axes.plot([np.mean(found)] * 2, [row - 0.3, row + 0.3], color=colour, lw=2.5)
-    axes.set_yticks(range(len(values)), list(values))
-    axes.set_ylim(len(values) - 0.5, -0.5)
-    axes.grid(axis="x", color="#dddddd", lw=0.8)
-    axes.set_axisbelow(True)
 
 
 def draw_trade(axes: Axes, sizes: Sequence[int], by_seed: ArrayLike, chosen: int, colour: str, label: str) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tutorial_lib.figures.common import draw_reliability
 from tutorial_lib.plots import KNOWN, MODEL, MODEL_UNCERTAINTY, MUTED, UNKNOWN, WIDTH
 
-__all__ = ["differences", "draw_gains"]
+__all__ = ["differences", "draw_gains", "draw_reliability"]
 
 _LOOKS = ((UNKNOWN, "s"), (MODEL, "o"), (MODEL_UNCERTAINTY, "^"), (KNOWN, "D"))
 
