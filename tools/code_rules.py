@@ -4,8 +4,8 @@ Code on a page is read, not run first. A line ends before the page does, a cell 
 imports stand folded at the top, and at least one figure is drawn where the reader can see how. There is no rule on how
 many cells a chapter has or how long they are on average: such counts are met by packing.
 
-The set-up cell, the same in every chapter and not on the page, is left out. ``notebooks/ruff.toml`` has the same width of
-lines for the formatter.
+The set-up cell, the same in every chapter, is measured like any other; the other rules do not speak of it.
+``notebooks/ruff.toml`` has the same width of lines for the formatter.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def lines_fit_the_page(notebook: NotebookNode) -> list[str]:
     """No line of code is longer than :data:`LINE_WIDTH`."""
     return [
         f"cell {position}, line {number}: {len(line)} characters, {LINE_WIDTH} fit: {line.strip()[:60]} ..."
-        for position, cell in _code(notebook)
+        for position, cell in _code(notebook, with_setup=True)
         for number, line in enumerate(cell.source.splitlines(), start=1)
         if len(line) > LINE_WIDTH
     ]
@@ -51,9 +51,9 @@ def cells_fit_a_screen(notebook: NotebookNode) -> list[str]:
     """No cell of code has more lines than :data:`CELL_LINES`, but for the folded imports and cells that no page shows."""
     return [
         f"cell {position}: {len(lines)} lines, {CELL_LINES} are the limit; it starts with {lines[0].strip()[:60]}"
-        for position, cell in _code(notebook)
+        for position, cell in _code(notebook, with_setup=True)
         if len(lines := cell.source.splitlines()) > CELL_LINES
-        and "remove-cell" not in chapters.tags(cell)
+        and ("remove-cell" not in chapters.tags(cell) or "colab-setup" in chapters.tags(cell))
         and not (chapters.tags(cell) & _FOLDED and _imports(cell))
     ]
 
@@ -112,10 +112,10 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def _code(notebook: NotebookNode) -> Iterator[tuple[int, NotebookNode]]:
-    """Position and cell of all code but the set-up cell."""
+def _code(notebook: NotebookNode, with_setup: bool = False) -> Iterator[tuple[int, NotebookNode]]:
+    """Position and cell of all code; of the set-up cell, too, if asked."""
     for position, cell in enumerate(notebook.cells):
-        if cell.cell_type == "code" and "colab-setup" not in chapters.tags(cell):
+        if cell.cell_type == "code" and (with_setup or "colab-setup" not in chapters.tags(cell)):
             yield position, cell
 
 

@@ -64,34 +64,30 @@ _METADATA = {
 
 _SETUP = """\
 # @title Set-up (only does something in Colab)
-def set_up():
-    import importlib.util
-    import subprocess
-    import sys
+import importlib.util
+import subprocess
+import sys
 
-    source = "git+{address}"
-    try:
-        import google.colab
+source = "git+{address}"
+install = "-m pip install --quiet --no-input --no-deps".split()
+try:
+    import google.colab
 
-        install = "-m pip install --quiet --no-input --no-deps".split()
-        subprocess.run([sys.executable, *install, source], capture_output=True)
-        importlib.invalidate_caches()
-    except ImportError:
-        pass  # not in Colab: the library is installed already
-    if importlib.util.find_spec("tutorial_lib") is None:
-
-        class NotInstalled(Exception):
-            def _render_traceback_(self):  # the sentence alone
-                return [str(self)]
-
-        raise NotInstalled(
-            f"The library of the course is not here and could not be fetched from {{source[4:]}}: "
-            f"see whether that page opens, run 'pip install --no-deps {{source}}', restart the kernel, and run this cell again."
-        )
-
-
-set_up()
-del set_up"""
+    del google  # it was only to see whether it is there
+    subprocess.run([sys.executable, *install, source], capture_output=True)
+    importlib.invalidate_caches()
+except ImportError:
+    pass  # not in Colab: the library is installed already
+if importlib.util.find_spec("tutorial_lib") is None:
+    error = type("NotInstalled", (Exception,), {{}})
+    error._render_traceback_ = lambda self: [str(self)]  # the sentence alone
+    raise error(
+        "The library of the course is not here and could not be fetched from "
+        f"{{source[4:]}}: see whether that page opens, run "
+        f"'pip install --no-deps {{source}}', restart the kernel, "
+        "and run this cell again."
+    )
+del importlib, install, source, subprocess, sys"""
 
 BADGE_LINE = re.compile(r"^\[!\[[^\]]*\]\(\S*colab-badge\S*\)\]\(\S*\)( \[[^\]]*\]\(\S*\))?\s*$", re.MULTILINE)
 """The line of badge and link under the title, as :func:`badge_line` writes it."""

@@ -19,7 +19,7 @@ FIGURE = "figure, axes = plt.subplots()\naxes.plot([0, 1])\nplt.show()"
 def good() -> nbformat.NotebookNode:
     return nbformat.v4.new_notebook(
         cells=[
-            code("%pip install --quiet something " + 90 * "x", "colab-setup"),
+            code("%pip install --quiet something", "colab-setup"),
             code("import matplotlib.pyplot as plt\n" + "\n".join(f"import m{n}" for n in range(30)), "hide-input"),
             code(FIGURE),
             code("pairs = [\n    [x + y for x in range(3)]\n    for y in range(3)\n]"),
@@ -51,6 +51,15 @@ def test_one_more_cell_breaks_one_rule(good, source, rule):
     assert broken(good) == {rule.__name__}
     (said,) = rule(good)
     assert said.startswith("cell 4"), said
+
+
+@pytest.mark.parametrize(
+    ("source", "rule"),
+    [("x = " + 81 * "1", code_rules.lines_fit_the_page), ("x = 1\n" * 26, code_rules.cells_fit_a_screen)],
+)
+def test_the_set_up_cell_is_measured_like_any_other(good, source, rule):
+    good.cells[0].source = source
+    assert broken(good) == {rule.__name__}
 
 
 @pytest.mark.parametrize("source", ["x = " + 80 * "1", "x = 1\n" * 25, "x = [y for z in q for y in z]"])
