@@ -17,17 +17,9 @@ from matplotlib.patches import Rectangle
 from tutorial_lib import figures
 from tutorial_lib.figures import common
 from tutorial_lib.metrics import auroc, fpr_at_tpr
-from tutorial_lib.plots import KNOWN, UNKNOWN, use_style
+from tutorial_lib.plots import KNOWN, UNKNOWN
 
 IMAGES = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.fixture(autouse=True)
-def _style():
-    with plt.rc_context():
-        use_style()
-        yield
-        plt.close("all")
 
 
 def bars(axes) -> tuple[np.ndarray, np.ndarray]:

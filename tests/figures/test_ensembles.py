@@ -1,6 +1,5 @@
 """Pictures of chapter 2 show what they are given."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -8,13 +7,6 @@ import torch
 from tutorial_lib.figures import ensembles
 from tutorial_lib.plots import KNOWN
 from tutorial_lib.uncertainty.cubic import cubic_points, train_cubic
-
-
-@pytest.fixture
-def axes():
-    figure, made = plt.subplots()
-    yield made
-    plt.close(figure)
 
 
 def test_corners_of_the_triangle_are_the_sure_answers(axes):

@@ -9,17 +9,8 @@ import torch
 
 from tutorial_lib.figures import gradcon as pictures
 from tutorial_lib.gradcon import toy
-from tutorial_lib.plots import use_style
 
 IMAGES = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.fixture(autouse=True)
-def _style():
-    with plt.rc_context():
-        use_style()
-        yield
-        plt.close("all")
 
 
 def words(figure) -> list[str]:

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pytest
 import torch
 
 from tutorial_lib.figures import gradients_as_features as pictures
 from tutorial_lib.gradients import toy
-from tutorial_lib.plots import KNOWN, UNKNOWN, use_style
+from tutorial_lib.plots import KNOWN, UNKNOWN
 
 IMAGES = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.fixture(autouse=True)
-def _style():
-    with plt.rc_context():
-        use_style()
-        yield
-        plt.close("all")
 
 
 def words(figure) -> list[str]:

@@ -14,7 +14,7 @@ from tutorial_lib.explore import explore
 from tutorial_lib.figures import out_of_distribution as pictures
 from tutorial_lib.figures.common import BARS
 from tutorial_lib.metrics import auroc
-from tutorial_lib.plots import KNOWN, UNKNOWN, use_style
+from tutorial_lib.plots import KNOWN, UNKNOWN
 
 GENERATOR = torch.Generator().manual_seed(0)
 GREY = torch.randint(0, 256, (60, 1, 8, 8), dtype=torch.uint8, generator=GENERATOR)
@@ -23,14 +23,6 @@ COLOURED = torch.randint(0, 256, (60, 3, 8, 8), dtype=torch.uint8, generator=GEN
 
 def some(images, name="temple_roofs"):
     return ImageSet(name, images, torch.zeros(len(images), dtype=torch.int64), ("any",), torch.arange(len(images)))
-
-
-@pytest.fixture(autouse=True)
-def _style():
-    with plt.rc_context():
-        use_style()
-        yield
-        plt.close("all")
 
 
 def words(figure) -> list[str]:

@@ -1,6 +1,5 @@
 """Pictures of chapter 3 show what they are given."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -8,13 +7,6 @@ import torch
 from tutorial_lib.figures import single_pass
 from tutorial_lib.uncertainty import moons
 from tutorial_lib.uncertainty.cubic import cubic_points, train_cubic
-
-
-@pytest.fixture
-def axes():
-    figure, made = plt.subplots()
-    yield made
-    plt.close(figure)
 
 
 def test_the_plane_is_drawn_the_right_way_up(axes):
