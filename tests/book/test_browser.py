@@ -65,6 +65,23 @@ class TestPage:
             loaded.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("notebooks/")])
+def test_code_is_not_cut_off_on_a_desktop(offline, site, page):
+    """No line of a chapter's code is wider than its column at 1280 pixels, folded cells included."""
+    metrics = {"width": 1280, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    offline.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    offline.get(f"{site}/{page}.html")
+    cut = offline.execute_script(
+        """
+        document.querySelectorAll('details').forEach(cell => { cell.open = true; });
+        const blocks = [...document.querySelectorAll('.cell_input pre')];
+        return blocks.filter(block => block.scrollWidth > block.clientWidth).map(block => block.innerText.slice(0, 80));
+        """
+    )
+    offline.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert cut == []
+
+
 def test_search_finds_a_word_without_the_net(offline, site):
     offline.get(f"{site}/search.html?q=calibration")
     found = wait_for(
