@@ -123,10 +123,11 @@ def test_on_mnist_letters_go_the_other_way():
     assert min(values("mnist", "own", "notmnist")) > 0.5
 
 
-@pytest.mark.parametrize("shift", ["noise", "inverted"])
+@pytest.mark.parametrize("shift", ["noise", "photographs"])
 def test_the_seed_of_a_residual_network_decides_the_direction(shift):
+    """What the page says: one half lies between the seeds, and they are far apart. True of an earlier three as well."""
     found = values("digits", "ResNet-20", shift)
-    assert min(found) < 0.35 and max(found) > 0.65
+    assert min(found) < 0.5 < max(found) and max(found) - min(found) > 0.3
 
 
 def test_on_cifar10_house_numbers_and_digits_lie_on_different_sides():
