@@ -316,6 +316,66 @@ def test_a_forward_pass_that_changes_its_buffers():
     one_by_one.assert_exact(model.eval(), images)
 
 
+class Counting(nn.Module):
+    """Puts another tensor under its buffer's name, instead of writing to it."""
+
+    def __init__(self, matters: bool) -> None:
+        super().__init__()
+        self.layer, self.matters = nn.Linear(4, 3), matters
+        self.register_buffer("calls", torch.ones(()))
+        self.register_buffer("first", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls = self.calls + 1
+        if self.first is None:
+            self.first = torch.arange(4.0).to(x)
+        return self.layer(x + self.first) * (self.calls if self.matters else 1)
+
+
+def test_a_forward_pass_that_replaces_its_buffers():
+    for samples in (1, 3):
+        model, images = Counting(matters=True), torch.randn(samples, 4)
+        with pytest.raises(ValueError, match="changes its buffers"):
+            squared_norms(model, images)
+        assert model.calls == 1
+        model = Counting(matters=False)
+        squared_norms(model, images)
+        contrast_squared_norms(model, images)
+        assert model.calls == 1 and model.first is None
+        one_by_one.assert_exact(model, images)
+
+
+class NumbersOnly(nn.Module):
+    """Functions that take a parameter for a number only if it has no axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.number = nn.Linear(4, 4), nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x).masked_fill(x > 1, self.number)
+        y[:, 0].fill_(self.number)
+        return y.masked_fill_(x < -1, 2 * self.number)
+
+
+def test_functions_that_take_numbers_only():
+    one_by_one.assert_exact(NumbersOnly(), torch.randn(5, 4), fallback=True)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_einsum_with_an_axis_of_size_one_for_the_samples(samples):
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+            self.register_buffer("scale", torch.arange(4.0)[None])
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(torch.einsum("nd,nd->nd", x, self.scale))
+
+    one_by_one.assert_exact(Scaled(), torch.randn(samples, 4))
+
+
 class Overwriting(nn.Module):
     """Writes to what it is given."""
 

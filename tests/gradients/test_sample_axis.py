@@ -341,11 +341,91 @@ class Hidden(Head):
         return x * torch.from_numpy(x.detach().numpy().mean(0, keepdims=True)).cumprod(1) + torch.trapezoid(x, dim=0)
 
 
-@pytest.mark.parametrize("make", [Centred, Whitened, Neighbours, Similar, Numbered, Hidden], ids=name)
+class Number(Head):
+    """A statistic of the batch as a Python number."""
+
+    def inside(self, x: Tensor) -> Tensor:
+        return x - x.mean().item()
+
+
+class Numbers(Head):
+    def inside(self, x: Tensor) -> Tensor:
+        return x + torch.tensor(x[:, 0].mean(0).tolist(), dtype=x.dtype)
+
+
+class Array(Head):
+    def inside(self, x: Tensor) -> Tensor:
+        return x + torch.from_numpy(x.detach().numpy().mean(0))
+
+
+class Filled(Head):
+    def inside(self, x: Tensor) -> Tensor:
+        return x + torch.full_like(x, x.max())
+
+
+class Decided(Head):
+    """For all images as the first of them wants it; the last, alone, wants the same."""
+
+    def inside(self, x: Tensor) -> Tensor:
+        return x / 255 if x.max() > 100 else x
+
+
+class Cut(Head):
+    """To the length of the longest, as sentences are."""
+
+    def inside(self, x: Tensor) -> Tensor:
+        return x[:, : (x.sum(-1) > 0).sum(1).max()]
+
+
+class Scripted(Head):
+    """A function that is not watched, though its result has the shape of the samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rolled = torch.jit.trace(lambda x: x.roll(1, 0), torch.zeros(3, 2, 2), check_trace=False)
+
+    def inside(self, x: Tensor) -> Tensor:
+        return x + self.rolled(x)
+
+
+class Gathered(Head):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("index", torch.stack([torch.arange(T).roll(n) for n in range(4)]))
+
+    def inside(self, x: Tensor) -> Tensor:
+        return x.gather(1, self.index[: len(x), :, None].expand(-1, -1, D)) * torch.arange(1.0, T + 1)[:, None]
+
+
+class LookedUp(Head):
+    """The sample before, from a table of the samples."""
+
+    def inside(self, x: Tensor) -> Tensor:
+        return F.embedding(x[:, 0, 0].argsort().argsort(), x.flatten(1)).view_as(x)
+
+
+class Diagonal(Head):
+    def inside(self, x: Tensor) -> Tensor:
+        return x + x.diagonal(0, 0, 1).T[:, None]
+
+
+class Smallest(Head):
+    def inside(self, x: Tensor) -> Tensor:
+        return x * x.square().mean((1, 2), keepdim=True).kthvalue(1, 0, keepdim=True).values
+
+
+MIXING = [Centred, Whitened, Neighbours, Similar, Numbered, Hidden, Number, Numbers, Array, Filled, Decided, Cut]
+MIXING += [Scripted, Gathered, LookedUp, Diagonal, Smallest]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@pytest.mark.parametrize("make", MIXING, ids=name)
 def test_samples_that_meet_each_other_are_found_out(make):
     """Said, and each image goes through the network alone: its numbers are its own."""
     torch.manual_seed(0)
     model, images = one_by_one.randomised(make()).double(), torch.randn(4, T, D).double()
+    if make is Decided:
+        images[0, 0, 0] = 200
     with pytest.warns(FallbackWarning, match=r"mixes the samples|depends on the batch around it|no rule covers"):
         got, _ = squared_norms(model, images)
     torch.testing.assert_close(got, one_by_one.norms(model, images).detach(), rtol=1e-9, atol=1e-20)

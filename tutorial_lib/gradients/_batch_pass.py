@@ -102,9 +102,13 @@ class BatchPass(TorchFunctionMode):
         self._network, self._images = network, images.clone()
         if self.axes is not None:
             self.axes.mark(images, Samples(0))
-        try:
+
+        def watched(images: Tensor) -> Any:
             with self, torch.enable_grad():
-                outputs = run(network, images)
+                return network(images)
+
+        try:
+            outputs = run(watched, images)
         except GradientInForward:
             self._differentiates = True
         if self._differentiates:
@@ -247,7 +251,12 @@ class BatchPass(TorchFunctionMode):
     ) -> tuple[tuple, dict] | None:
         """The arguments, with parameters that meet the samples here handed out to each of them (see `rules.shared`)."""
         shared = [t for t, mark in zip(operands, marks, strict=True) if mark is CONSTANT and t.requires_grad]
-        if not shared or not any(isinstance(mark, Samples) for mark in marks) or not in_the_open():
+        if (
+            not shared
+            or func in operations.NUMBERS_ONLY
+            or not any(isinstance(mark, Samples) for mark in marks)
+            or not in_the_open()
+        ):
             return None
         operation = operations.Operation(self.axes, func, args, kwargs, operands, marks, [])
         place = operations.meeting_place(operation)
@@ -317,8 +326,11 @@ class BatchPass(TorchFunctionMode):
             self.why_not = "no rule covers how the network uses " + ", ".join(sorted(self.uncovered))
         if self.axes is None:
             return
-        for number, output in enumerate(outputs):
-            mark = self.axes.of(output) if output.requires_grad else Samples(0)
+        known = not self.axes.strangers and not self.axes.numbers_read
+        for output in outputs:
+            mark = self.axes.of(output)
+            if not output.requires_grad and not isinstance(mark, Mixed):
+                mark = Samples(0)
             if isinstance(mark, Samples) and mark != Samples(0):
                 raise ValueError(
                     f"the network must return one output a sample, on the first axis; they stand on axis {mark.axis} of the shape "
@@ -326,11 +338,20 @@ class BatchPass(TorchFunctionMode):
                 )
             if isinstance(mark, Mixed):
                 self.why_not = f"the network mixes the samples of a batch ({mark.how})"
-            elif not isinstance(mark, Samples) and not self.uncovered:
-                if self._one_image is None:
-                    self._one_image = OneImage(self._network, self._images[-1:], self.watched)
-                if not self._one_image.agrees(number, output):
-                    self.why_not = "the network's output for an image depends on the batch around it"
+            known &= isinstance(mark, Samples)
+        if not known and not self.why_not and not self._agrees_with_images_alone(outputs):
+            self.why_not = "the network's output for an image depends on the batch around it"
+
+    def _agrees_with_images_alone(self, outputs: Outputs) -> bool:
+        """Whether the network makes the same of the last image alone; of every image where it may have decided by their numbers."""
+        if self._one_image is None:
+            self._one_image = OneImage(self._network, self._images[-1:], self.watched)
+        others = range(self.samples - 1) if self.axes.numbers_read else ()
+        alone = [
+            (self.samples - 1, self._one_image),
+            *((n, OneImage(self._network, self._images[n : n + 1], set())) for n in others),
+        ]
+        return all(image.agrees([output[n : n + 1] for output in outputs]) for n, image in alone)
 
     # ------------------------------------------------------------------ backward
     def backward(self, outputs: Outputs, direction: Sequence[Tensor], retain_graph: bool = False) -> Tensor:

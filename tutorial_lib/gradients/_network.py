@@ -22,7 +22,7 @@ class Network:
 
     module: nn.Module
     parameters: dict[str, nn.Parameter]
-    buffers: list[Tensor]  # that a forward pass may change
+    holders: list[nn.Module]  # of buffers that a forward pass may change
     statistics: list[Tensor]  # that it leaves alone
 
     @classmethod
@@ -31,7 +31,7 @@ class Network:
         if not isinstance(module, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(module).__name__}")
         parameters: dict[int, tuple[str, nn.Parameter]] = {}
-        buffers: list[Tensor] = []
+        holders: list[nn.Module] = []
         statistics: list[Tensor] = []
         seen: set[nn.Module] = set()
         todo = [("", module)]
@@ -58,11 +58,17 @@ class Network:
             for name, parameter in part._parameters.items():
                 if parameter is not None:
                     parameters.setdefault(id(parameter), (prefix + name, parameter))
-            if part._buffers:  # batch normalisation leaves its own alone in evaluation mode
-                (statistics if batch_norm else buffers).extend(b for b in part._buffers.values() if b is not None)
+            if batch_norm:  # which leaves its buffers alone in evaluation mode
+                statistics.extend(b for b in part._buffers.values() if b is not None)
+            elif part._buffers:
+                holders.append(part)
         if not parameters:
             raise ValueError(f"{type(module).__name__} has no parameters, so there are no gradients to look at")
-        return cls(module, dict(parameters.values()), buffers, statistics)
+        return cls(module, dict(parameters.values()), holders, statistics)
+
+    @property
+    def buffers(self) -> list[Tensor]:
+        return [b for holder in self.holders for b in holder._buffers.values() if b is not None]
 
     @property
     def device(self) -> torch.device:
@@ -100,7 +106,7 @@ class Network:
         }
         devices = {p.device for p in self.parameters.values() if p.is_cuda} if torch.cuda.is_initialized() else set()
         states = _random_states(devices)
-        remembered = Remembered(self.buffers)
+        remembered = Remembered(self.holders)
         last: list[Tensor] = []
 
         def plain(images: Tensor) -> Any:
@@ -115,7 +121,7 @@ class Network:
 
         done = False
         try:
-            yield (function if self.buffers else plain if stand_ins else self.module), self.parameters | stand_ins
+            yield (function if self.holders else plain if stand_ins else self.module), self.parameters | stand_ins
             done = True
         finally:
             drawn = not all(map(torch.equal, states, _random_states(devices)))
@@ -138,15 +144,24 @@ class Network:
 
 
 class Remembered:
-    """Buffers as they are now."""
+    """Buffers as they are now: which tensor stands under which name, and what it holds."""
 
-    def __init__(self, buffers: Sequence[Tensor]) -> None:
-        self.buffers = [(buffer, buffer._version, buffer.clone()) for buffer in buffers]
+    def __init__(self, holders: Sequence[nn.Module]) -> None:
+        self.names = [(holder._buffers, dict(holder._buffers)) for holder in holders]
+        tensors = [buffer for _, named in self.names for buffer in named.values() if buffer is not None]
+        self.buffers = [(buffer, buffer._version, buffer.clone()) for buffer in tensors]
+
+    def _renamed(self) -> bool:
+        """Whether a network has put other tensors in their places, as ``self.count = self.count + 1`` does."""
+        return any(now.get(name) is not buffer for now, named in self.names for name, buffer in named.items())
 
     def changed(self) -> bool:
-        return any(buffer._version != version for buffer, version, _ in self.buffers)
+        return self._renamed() or any(buffer._version != version for buffer, version, _ in self.buffers)
 
     def restore(self) -> None:
+        if self._renamed():
+            for now, named in self.names:
+                now.update(named)
         with torch.no_grad():
             for number, (buffer, version, value) in enumerate(self.buffers):
                 if buffer._version != version:

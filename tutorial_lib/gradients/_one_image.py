@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -90,12 +90,12 @@ class OneImage:
             return None
         return Samples(changed[0]) if close(fingerprint(x.select(changed[0], -1)), mine, x.dtype) else None
 
-    def agrees(self, number: int, output: Tensor) -> bool:
-        """Whether the image's output in a batch, whose last it is, is the same as alone."""
-        alone = self.outputs
-        if number >= len(alone) or alone[number].shape[1:] != output.shape[1:]:
-            return False
-        return close(output[-1:].detach(), alone[number], output.dtype)
+    def agrees(self, outputs: Sequence[Tensor]) -> bool:
+        """Whether the image's outputs in a batch (1, ...) are the same as alone."""
+        return len(outputs) == len(self.outputs) and all(
+            alone.shape == output.shape and close(output.detach(), alone, output.dtype)
+            for output, alone in zip(outputs, self.outputs, strict=True)
+        )
 
 
 def close(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:

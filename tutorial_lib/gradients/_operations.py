@@ -15,6 +15,7 @@ class Axes(Protocol):
     """What an operation asks of the marks of its forward pass; `tutorial_lib.gradients._sample_axis.SampleAxes`."""
 
     samples: int
+    numbers_read: bool
 
     def of(self, tensor: Tensor) -> Mark | None: ...
 
@@ -199,7 +200,7 @@ def _reduction(operation: Operation) -> Mark | None:
     operand, mark = operation.input
     if len(operation.operands) > 1:
         return elementwise(operation)
-    position = 2 if operation.func.__name__ in ("norm", "quantile", "renorm", "vector_norm") else 1
+    position = 2 if operation.func.__name__ in ("norm", "kthvalue", "linalg_vector_norm", "linalg_norm") else 1
     dimensions = operation.dimensions(position, None, operand.dim())
     if dimensions is None or mark.axis in dimensions:
         return Mixed(f"{operation.func.__name__} over the samples")
@@ -221,6 +222,12 @@ def _view(operation: Operation) -> list[Mark | None] | Mark | None:
     operand, mark = operation.operands[0], operation.marks[0]
     if not isinstance(mark, Samples):
         return mark  # expand_as
+    name = operation.func.__name__
+    if name.endswith("diagonal"):
+        usual = (-2, -1) if name.startswith("linalg") else (0, 1)
+        pair = [operation.argument(2 + i, (f"dim{i + 1}",), usual[i]) % operand.dim() for i in (0, 1)]
+        if mark.axis in pair:
+            return Mixed("a diagonal through the samples")
     size = operand.shape[mark.axis]
     strides = [0] * operand.dim()
     strides[mark.axis] = 1
@@ -243,6 +250,8 @@ def _view(operation: Operation) -> list[Mark | None] | Mark | None:
 def _index(operation: Operation) -> list[Mark | None] | Mark | None:
     index = operation.args[1]
     whole = index if isinstance(index, tuple) else (index,)
+    ends = [end for i in whole if isinstance(i, slice) for end in (i.start, i.stop, i.step) if isinstance(end, Tensor)]
+    operation.axes.numbers_read |= any(operation.axes.of(end) is not CONSTANT for end in ends)
     if all(i is None or i is Ellipsis or isinstance(i, int | slice) for i in whole):
         return _view(operation)
     mark = operation.marks[0]
@@ -330,12 +339,21 @@ def _picked(operation: Operation) -> Mark | None:
         return UNKNOWN
     by_samples = "select" not in operation.func.__name__
     same = all(other == mark if by_samples and isinstance(other, Samples) else other is CONSTANT for other in others)
-    return mark if same else UNKNOWN
+    if not same:
+        return UNKNOWN
+    for index, other in zip(operation.operands[1:], others, strict=True):
+        if by_samples and other is CONSTANT and index.shape[mark.axis] == operand.shape[mark.axis]:
+            if not operation.axes.rows_are_equal(index, mark.axis, mark):
+                return Mixed("a sample's entry depends on its place in the batch")
+    return mark
 
 
 def _looked_up(operation: Operation) -> Mark | None:
     """embedding, one_hot: one more axis at the end."""
-    return operation.marks[0] if isinstance(operation.marks[0], Samples) and len(operation.operands) < 3 else UNKNOWN
+    tokens, *table = operation.marks
+    if any(isinstance(mark, Samples) for mark in table):
+        return Mixed("samples are looked up in a table of samples")
+    return tokens if isinstance(tokens, Samples) and all(mark is CONSTANT for mark in table) else UNKNOWN
 
 
 def _einsum(operation: Operation) -> Mark | None:
@@ -353,7 +371,7 @@ def _einsum(operation: Operation) -> Mark | None:
         return Mixed("samples meet other samples")
     (letter,) = letters
     for subscripts, operand, operand_mark in zip(inputs.split(","), operation.operands, operation.marks, strict=True):
-        if operand_mark is CONSTANT and letter in subscripts:
+        if operand_mark is CONSTANT and letter in subscripts and operand.shape[subscripts.index(letter)] != 1:
             if not operation.axes.rows_are_equal(operand, subscripts.index(letter), mark):
                 return Mixed("a sample's entry depends on its place in the batch")
     return mark._replace(axis=output.index(letter)) if letter in output else Mixed("einsum over the samples")
@@ -395,14 +413,14 @@ BY_NAME: dict[str, Kind] = _table({
     within(2): """max_pool2d avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d lp_pool2d max_pool2d_with_indices max_unpool2d tril
         triu fractional_max_pool2d""",
     within(3): "max_pool3d avg_pool3d adaptive_avg_pool3d adaptive_max_pool3d max_pool3d_with_indices",
-    along(1, None): "softmax log_softmax softmin cumsum cumprod logcumsumexp flip",
+    along(1, None): "softmax log_softmax softmin cumsum cumprod cummax cummin logcumsumexp flip",
     along(1, -1): "glu sort argsort",
     along(2, None): "roll",
     along(2, 1): "normalize",
     along(2, -1): "topk fft ifft rfft irfft hfft",
     along(2, (-2, -1)): "fft2 ifft2 rfft2 irfft2",
     _reduction: """sum nansum mean nanmean amax amin max min aminmax std var std_mean var_mean norm vector_norm logsumexp prod argmax argmin
-        any all median mode count_nonzero""",
+        any all median nanmedian mode kthvalue count_nonzero""",
     _reshape: "view reshape flatten unflatten view_as reshape_as _unsafe_view squeeze unsqueeze",
     _view: """permute transpose swapaxes swapdims movedim moveaxis T mT H mH t expand expand_as broadcast_to select narrow chunk split
         split_with_sizes tensor_split unbind diagonal unsafe_chunk unsafe_split""",
@@ -417,6 +435,16 @@ BY_NAME: dict[str, Kind] = _table({
     constant: "zeros_like ones_like full_like empty_like rand_like randn_like new_zeros new_ones new_full new_empty new_tensor",
 })  # fmt: skip
 """How torch's functions hand on the samples' axis, by name, whether called as a function, a method, in place, or as an operator."""
+
+NUMBERS_ONLY = {Tensor.masked_fill, Tensor.masked_fill_, torch.masked_fill, Tensor.fill_, torch.fill, torch.fill_}
+"""Take a tensor without axes for a number, and none with axes."""
+
+READING: set[Callable] = {
+    *(torch.equal, torch.allclose, torch.is_nonzero, Tensor.equal, Tensor.allclose, Tensor.is_nonzero),
+    *(Tensor.item, Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.__contains__),
+    *(Tensor.__bool__, Tensor.__float__, Tensor.__int__, Tensor.__index__, Tensor.__complex__),
+}
+"""Take numbers out of a tensor to where nobody watches what becomes of them."""
 
 BROADCASTING: set[Kind | None] = {elementwise, _chosen, _batched_product, _attention, _joined, _stacked}
 

@@ -10,7 +10,15 @@ import torch
 from torch import Size, Tensor
 
 from tutorial_lib.gradients._marks import CONSTANT, UNKNOWN, Mark, Mixed, Samples, tensors_in
-from tutorial_lib.gradients._operations import Operation, constant, elementwise, is_in_place, kind_of, written
+from tutorial_lib.gradients._operations import (
+    READING,
+    Operation,
+    constant,
+    elementwise,
+    is_in_place,
+    kind_of,
+    written,
+)
 
 ATTRIBUTE = "_tutorial_lib_samples"
 
@@ -25,6 +33,8 @@ class SampleAxes:
 
     def __init__(self, samples: int, constants: set[int]) -> None:
         self.samples, self.constants = samples, constants
+        self.strangers = False  # a tensor that came about out of sight has met the samples
+        self.numbers_read = False  # numbers of theirs went where nobody watches, to a Python float or NumPy
 
     def of(self, tensor: Tensor) -> Mark | None:
         found = getattr(tensor, ATTRIBUTE, None)
@@ -51,6 +61,9 @@ class SampleAxes:
         outputs = [output] if isinstance(output, Tensor) else tensors_in(output)
         if kind is written:
             outputs = [args[0]]
+        if (not outputs and func in READING) or kind is constant:
+            values = marks if kind is not constant else marks[1:]
+            self.numbers_read |= any(mark is not CONSTANT and mark is not None for mark in values)
         if not outputs:
             return
         found: Mark | Sequence[Mark | None] | None = None
@@ -61,6 +74,7 @@ class SampleAxes:
         elif UNKNOWN in marks:
             found = UNKNOWN
         elif any(isinstance(mark, Samples) for mark in marks):
+            self.strangers |= None in marks
             found = (kind(Operation(self, func, args, kwargs, operands, marks, outputs)) if kind else None) or UNKNOWN
         if found is None:
             return  # strangers stay strangers

@@ -28,8 +28,11 @@ def squared_norms(
 
     Exact, from one batched forward and one batched backward pass (see `tutorial_lib.gradients`): the same numbers as from each image
     alone, whatever batch it comes in. Where the network does what no batched pass can follow, or lets the samples of a batch meet
-    (``x - x.mean(0)``), each image does go through it alone, and a `FallbackWarning` says why. Which way a feature
-    points, whether a large one means a strange image, depends on the loss, the label and the network: chapter 4 derives it.
+    (``x - x.mean(0)``), each image does go through it alone, and a `FallbackWarning` says why. Two things are taken on trust: that the
+    network does not compute with the number of images (``x / len(x)``), and that hooks on its tensors are linear in the gradient.
+
+    Which way a feature points, whether a large one means a strange image, depends on the loss, the label and the network: chapter 4
+    derives it.
 
     Args:
         model: any module, in evaluation mode if it has batch normalisation or dropout. Frozen parameters count too.
