@@ -209,3 +209,11 @@ def test_the_cache_computes_once_and_survives_damage(tmp_path, monkeypatch):
         file.write_bytes(b"broken")
     np.testing.assert_array_equal(cached_arrays("test", {"seed": 0}, compute)["a"], np.arange(5))
     assert len(calls) == 3
+
+
+def test_stored_rows_come_in_the_order_of_the_grid(tmp_path):
+    store = CellStore(tmp_path)
+    run(grid.EXPERIMENT, list(reversed(CELLS)), store, "test", progress=False)
+    in_order = [row.key for cell in CELLS for row in store.read(cell)[0]]
+    assert [row.key for row in store.rows("grid", grid=grid.cells)] == in_order
+    assert sorted(row.key for row in store.rows("grid")) == sorted(in_order)

@@ -190,7 +190,7 @@ def _rows(arguments: argparse.Namespace) -> tuple[list[Row], int]:
     found: list[Any] = (
         list(stored_rows(arguments.name, arguments.study))
         if arguments.shipped
-        else list(CellStore().rows(arguments.name, arguments.study))
+        else list(CellStore().rows(arguments.name, arguments.study, experiment_named(arguments.name).cells))
     )
     rows = [row for row in found if isinstance(row, Row)]
     damaged = [problem for problem in found if not isinstance(problem, Row)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -79,13 +79,36 @@ class CellStore:
             )
         return rows, arrays
 
-    def rows(self, experiment: str, study: str | None = None) -> Iterator[Row | DamagedCell]:
-        """Rows of every stored cell of an experiment, by file name; for a damaged one, what is wrong with it."""
+    def rows(
+        self,
+        experiment: str,
+        study: str | None = None,
+        grid: Callable[[str, Sequence[int]], list[Cell]] | None = None,
+    ) -> Iterator[Row | DamagedCell]:
+        """Rows of every stored cell of an experiment; for a damaged one, what is wrong with it.
+
+        Args:
+            experiment: its name.
+            study: only of this one.
+            grid: the experiment's `Experiment.cells`. Rows then come in the order of the grid, those of other cells last;
+                without it, in the order of file names, which says nothing.
+        """
+        opened = []
         for path in sorted((self.folder / experiment).glob(f"{study or '*'}/*.npz")):
             try:
-                yield from self._open(path)[1]
+                cell, rows, _ = self._open(path)
+                opened.append((path, cell, rows))
             except DamagedCell as error:
                 yield error
+        places: dict[tuple[str, str], int] = {}
+        if grid is not None:
+            seeds = sorted({int(str(cell["seed"])) for _, cell, _ in opened})
+            for name in dict.fromkeys(path.parent.name for path, _, _ in opened):
+                for cell_of_grid in grid(name, seeds):
+                    places[name, cell_of_grid.key] = len(places)
+        opened.sort(key=lambda found: places.get((found[0].parent.name, found[0].stem), len(places)))
+        for _, _, rows in opened:
+            yield from rows
 
     def set_aside(self, cell: Cell) -> Path:
         """Move a damaged file out of the way, so that the cell can be computed again; returns its new place."""
