@@ -243,7 +243,7 @@ def table(rows: Sequence[Row]) -> TableText:
 
 EXPERIMENT = Experiment(
     name=NAME,
-    title="Which way gradient norms point: larger or smaller for strangers, by label, loss, network and seed",
+    title="which way gradient norms point: larger or smaller for strangers, by label, loss, network and seed",
     studies=("digits", "mnist", "cifar10", "svhn"),
     cells=cells,
     compute=compute,

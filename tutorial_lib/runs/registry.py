@@ -31,7 +31,7 @@ EXPERIMENTS: Mapping[str, Summary] = {
         ("digits", "mnist", "cifar10", "moons"),
     ),
     "gradients_as_features": Summary(
-        "Which way gradient norms point: larger or smaller for strangers, by label, loss, network and seed",
+        "which way gradient norms point: larger or smaller for strangers, by label, loss, network and seed",
         ("digits", "mnist", "cifar10", "svhn"),
     ),
     "anomaly_detection": Summary(
