@@ -43,6 +43,7 @@ __all__ = [
     "TrainedAutoencoder",
     "cached_folder",
     "channel_statistics",
+    "kept",
     "recipe",
     "ship",
     "shipped_file",
@@ -102,7 +103,7 @@ def trained_classifier(study: Task, network: str, seed: int, progress: bool) -> 
     state = _shipped(study, network, config)
     if state is None:
         folder = cached_folder(study, network, config)
-        state, _ = _kept(folder, lambda state: _train(study, network, config, folder, progress, state))
+        state, _ = kept(folder, lambda state: _train(study, network, config, folder, progress, state))
     return _with_weights(model, state)
 
 
@@ -315,7 +316,7 @@ def trained_autoencoder(
     settings = [model.kind, model.image_shape, model.widths, alpha, dataclasses.asdict(config)]
     key = _key(settings, _autoencoder_source(), learned, chosen)
     named = f"{images.name if isinstance(images, ImageSet) else 'images'}_{model.kind}{'_grad' if alpha > 0 else ''}"
-    state, record = _kept(cache_folder() / "autoencoders" / f"{named}_seed{config.seed}_{key}", train)
+    state, record = kept(cache_folder() / "autoencoders" / f"{named}_seed{config.seed}_{key}", train)
     model.load_state_dict(state["model"])
     constraint.load_state_dict(state["constraint"])
     return TrainedAutoencoder(model.to(device).eval(), constraint.to(device), AutoencoderHistory(**record["history"]))
@@ -344,7 +345,7 @@ def _key(settings: Sequence[Any], source: str, *images: Tensor | None) -> str:
     return hashlib.sha256(json.dumps([settings, source, fingerprint(*images)]).encode()).hexdigest()[:12]
 
 
-def _kept(folder: Path, train: Callable[[Path], Stored]) -> Stored:
+def kept(folder: Path, train: Callable[[Path], Stored]) -> Stored:
     """What lies in a folder of the cache; made by ``train``, which is told where its state may lie, if it is not there."""
     found = _cached(folder)
     if found is None:
