@@ -8,6 +8,7 @@ import sklearn.metrics
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from scipy.stats import norm
 
 from tutorial_lib.metrics import (
@@ -18,6 +19,7 @@ from tutorial_lib.metrics import (
     detection_accuracy,
     detection_error,
     fpr_at_tpr,
+    mean_interval,
     roc_curve,
     summary,
 )
@@ -302,3 +304,15 @@ def test_both_senses_of_fpr95_have_a_name_of_their_own():
     values = summary(known, [50] * 18 + [0, 0])
     assert values["fpr_at_95_tpr_in"] == 2 / 20
     assert values["fpr_at_95_tpr_out"] == 1.0  # to catch nineteen, 0 must be caught, and every known image with it
+
+
+def test_mean_interval_is_students_t():
+    values = [0.3, -0.1, 0.4, 0.9, 0.2]
+    expected = stats.t.interval(0.9, len(values) - 1, np.mean(values), stats.sem(values))
+    found = mean_interval(values, 0.9)
+    assert (found.low, found.high) == pytest.approx(expected)
+    assert found.value == pytest.approx(np.mean(values))
+    with pytest.raises(ValueError, match="two numbers or more"):
+        mean_interval([1.0])
+    with pytest.raises(ValueError, match="level must lie"):
+        mean_interval(values, 95)

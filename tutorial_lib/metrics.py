@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 __all__ = [
     "Comparison",
@@ -29,6 +30,7 @@ __all__ = [
     "detection_accuracy",
     "detection_error",
     "fpr_at_tpr",
+    "mean_interval",
     "roc_curve",
     "summary",
 ]
@@ -170,6 +172,28 @@ class Interval:
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def mean_interval(values: Any, level: float = 0.95) -> Interval:
+    """Mean of a few independent numbers (one per trained network, say), and its interval by Student's t.
+
+    For paired differences give the differences: what is hard about a network is then hard for both sides and cancels.
+
+    Args:
+        values: (N,), N at least 2.
+        level: in (0, 1).
+
+    >>> print(mean_interval([1.0, 2.0, 3.0]))
+    2.000 [-0.484, 4.484]
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.ndim != 1 or len(numbers) < 2:
+        raise ValueError(f"an interval needs two numbers or more in one row, got shape {numbers.shape}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie in (0, 1), got {level}")
+    mean = float(numbers.mean())
+    reach = float(stdtrit(len(numbers) - 1, (1 + level) / 2) * numbers.std(ddof=1) / np.sqrt(len(numbers)))
+    return Interval(mean, mean - reach, mean + reach, level)
 
 
 def bootstrap_interval(

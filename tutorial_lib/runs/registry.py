@@ -68,6 +68,10 @@ EXPERIMENTS: Mapping[str, Summary] = {
     "introspective_recognition": Summary(
         "does a second look help under corruption? (chapter 12)", ("digits", "mnist", "cifar10", "svhn")
     ),
+    "introspective_plugin": Summary(
+        "does a second look help networks that already stand corruption? (chapter 13)",
+        ("digits", "mnist", "cifar10", "cifar10_full"),
+    ),
     "introspective_ood": Summary(
         "are strangers easier to see at a second look? (chapter 13)", ("digits", "mnist", "cifar10", "svhn")
     ),

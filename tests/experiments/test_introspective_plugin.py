@@ -1,0 +1,117 @@
+"""Introspection as a plug-in: the numbers are the networks', the differences are between equals, nothing is made up."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from tutorial_lib.experiments import introspective_plugin as experiment
+from tutorial_lib.experiments import introspective_recognition
+from tutorial_lib.introspection import second_network, views_of
+from tutorial_lib.results.published import read_published
+from tutorial_lib.results.rows import Row, provenance
+from tutorial_lib.runs.registry import EXPERIMENTS
+from tutorial_lib.studies import load_study
+from tutorial_lib.training.robust import KINDS, robust_classifier
+
+
+@pytest.fixture(scope="module")
+def results():
+    """Two kinds of first network, second ones trained for a moment, few conditions."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "second_network", lambda *args, epochs: second_network(*args, epochs=2))
+        patch.setattr(experiment, "MANY", 2)
+        patch.setattr(experiment, "VIEWS", 1)
+        patch.setattr(introspective_recognition, "corruption_names", lambda channels, family: ["gaussian_noise", "fog"])
+        grid = [cell for cell in experiment.cells("digits", [0]) if cell.settings["first"] in ("plain", "denoised")]
+        return grid, [experiment.compute(cell, torch.device("cpu")) for cell in grid]
+
+
+@pytest.fixture(scope="module")
+def rows(results):
+    source = provenance("python -m tutorial_lib run introspective_plugin --study digits")
+    return [
+        Row.of(measured, source, experiment=cell.experiment, study=cell.study, seed=cell.seed)
+        for cell, result in zip(*results, strict=True)
+        for measured in result.measurements
+    ]
+
+
+def test_one_look_is_the_first_network(rows):
+    study = load_study("digits")
+    for kind in ("plain", "denoised"):
+        (seen,) = views_of(robust_classifier(study, kind), study.test.images)
+        accuracy = (seen.logits.argmax(1) == study.test.labels).double().mean().item()
+        (row,) = [
+            r
+            for r in rows
+            if (r.protocol, r.method, r.condition, r.metric) == (kind, "feed_forward", "known", "accuracy")
+        ]
+        assert row.value == pytest.approx(accuracy)
+        assert row.n == len(study.test)
+
+
+def test_every_method_has_a_row_for_every_level(rows):
+    for kind in ("plain", "denoised"):
+        for method in experiment.METHODS:
+            found = [r.condition for r in rows if (r.protocol, r.method, r.metric) == (kind, method, "ece")]
+            assert found == ["known", *(f"corrupted/{level}" for level in range(1, 6))]
+
+
+def test_counts_of_recognised_images_give_the_accuracies(results, rows):
+    for cell, result in zip(*results, strict=True):
+        for method in ("feed_forward", "introspective_ce"):
+            tries = 10 * (1 if method == "feed_forward" else 2)  # two corruptions, five levels, two second networks
+            mine = [
+                r.value
+                for r in rows
+                if (r.protocol, r.method, r.metric) == (cell.settings["first"], method, "accuracy")
+                and "corrupted" in r.condition
+            ]
+            assert result.arrays[f"{method}/right"].mean() / tries == pytest.approx(np.mean(mine))
+
+
+def test_gains_are_differences_on_the_same_network(rows):
+    (gain,) = experiment.gains(rows, "plain", "control_features", level=3)
+    value = {(r.protocol, r.method): r.value for r in rows if (r.condition, r.metric) == ("corrupted/3", "accuracy")}
+    assert gain == pytest.approx(100 * (value["plain", "control_features"] - value["plain", "feed_forward"]))
+    (question,) = experiment.gains(rows, "plain", "introspective_ce", level=3, over="control_features")
+    assert question == pytest.approx(100 * (value["plain", "introspective_ce"] - value["plain", "control_features"]))
+
+
+def test_the_table_stands_beside_the_published_one_and_says_what_was_not_run(rows):
+    text = experiment.table(rows)
+    assert len(read_published("introspective_plugin")) == 12
+    for kind in experiment.PUBLISHED:
+        feed_forward, introspective = experiment.published_accuracy(kind)
+        (line,) = [
+            line for line in text.splitlines() if line.startswith(f"| {KINDS[kind]} ") and "published" not in line
+        ][:1]
+        assert f"{feed_forward:.2f}" in line
+        assert f"{introspective - feed_forward:.2f}" in line
+        assert ("not run" in line) == (kind != "plain")
+    assert experiment.command("digits") in text
+    assert experiment.published_accuracy("denoised") is None
+
+
+def test_cells_of_cifar10_are_those_that_need_no_new_training():
+    assert {cell.settings["first"] for cell in experiment.cells("cifar10", [0])} == {"plain", "denoised"}
+    assert {cell.settings["first"] for cell in experiment.cells("cifar10_full", [0])} == set(KINDS)
+    assert {cell.settings["network"] for cell in experiment.cells("cifar10_full", [0])} == {"resnet20"}
+    assert "cifar10_full" in experiment.command("cifar10")
+
+
+def test_second_networks_take_their_settings():
+    study = load_study("digits")
+    small = partial(experiment.second_networks, study, "lenet", study.classifier(), views=1, epochs=1)
+    one, again, other = (small(seed, ("control_refit",))["control_refit"] for seed in (0, 0, 1))
+    (seen,) = views_of(study.classifier(), study.test.images[:20])
+    torch.testing.assert_close(one.predict_logits(*seen), again.predict_logits(*seen))
+    assert not np.allclose(one.predict_logits(*seen), other.predict_logits(*seen))
+
+
+def test_it_is_registered():
+    assert "introspective_plugin" in EXPERIMENTS

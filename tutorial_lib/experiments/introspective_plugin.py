@@ -1,0 +1,278 @@
+"""Introspection plugged into first networks that already stand corruption (chapter 13).
+
+The published table (slide table 1; Prabhushankar and AlRegib, NeurIPS 2022): accuracy on CIFAR-10-C of six first networks,
+and of the same networks with a second one on their gradients. Here: the kinds of `tutorial_lib.training.robust`, second
+networks trained on clean training images, shifted as the plain network's were, and, beside the introspective ones, the
+controls: the same second network on features and on logits, the last layer trained again, and classes balanced over the
+batch. Every difference is taken on the same images and the same first network.
+
+Rows: ``protocol`` is the kind of the first network, ``seed`` its seed, ``method`` who answers. Numbers of second networks
+are means over `SECOND_SEEDS` of them. Conditions are ``known`` and means over all corruptions of a level,
+``corrupted/3``.
+
+    python -m tutorial_lib run introspective_plugin --study digits --seeds 5
+    python -m tutorial_lib run introspective_plugin --study cifar10 --seeds 3
+    python -m tutorial_lib run introspective_plugin --study cifar10_full --seeds 3 --device cuda
+
+The study ``cifar10`` has the first networks that need no training besides the plain one's, ``cifar10_full`` has all.
+
+Kept for intervals over images: ``METHOD/right``, for every test image under how many corruptions and levels it is
+recognised, summed over the second networks, of the first seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tutorial_lib.calibration import confidence_and_correct, ece
+from tutorial_lib.experiments.introspective_recognition import (
+    CORRUPTED,
+    VIEWS,
+    augmented_as_trained,
+    conditions,
+    mean_over_conditions,
+)
+from tutorial_lib.introspection import (
+    SECOND_LOOKS,
+    IntrospectiveNetwork,
+    balanced_logits,
+    second_network,
+    views_of,
+)
+from tutorial_lib.metrics import mean_interval
+from tutorial_lib.results.published import read_published
+from tutorial_lib.results.rows import Row
+from tutorial_lib.results.tables import TableText, markdown_table, mean_and_spread
+from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
+from tutorial_lib.studies import Study, load_study
+from tutorial_lib.training.robust import KINDS, robust_classifier
+
+__all__ = ["EXPERIMENT", "METHODS", "PUBLISHED", "command", "gains", "interval_text", "published_accuracy"]
+
+SECOND = ("introspective_ce", "introspective_mse", "control_features", "control_logits", "control_refit")
+"""Second networks that are trained on every first one."""
+
+METHODS = {
+    "feed_forward": "one look",
+    **{name: SECOND_LOOKS[name].title for name in SECOND},
+    "feed_forward_balanced": "one look, classes balanced over the batch",
+}
+"""Who answers, and how a reader calls it."""
+
+SECOND_SEEDS = {"cifar10": 1}
+"""Second networks of each kind on each first network; on other studies `MANY`."""
+
+MANY = 3
+
+FIRST = {"cifar10": ("plain", "denoised")}
+"""First networks by study; on other studies all."""
+
+PUBLISHED = {
+    "plain": "ResNet-18",
+    "denoising": "Denoising",
+    "adversarial": "Adversarial training",
+    "simclr": "SimCLR",
+    "noise": "Augment noise",
+    "augmix": "AugMix",
+}
+"""What the published table calls them. Whether its denoising was trained on denoised images the slides do not say."""
+
+VERSION = 1
+"""Of the grid; cells of an older one are computed again."""
+
+
+def cells(study: str, seeds: Sequence[int]) -> list[Cell]:
+    """One cell per first network and seed."""
+    network = _study(study).network
+    return [
+        Cell(EXPERIMENT.name, study, seed, {"network": network, "first": kind}, VERSION)
+        for seed in seeds
+        for kind in FIRST.get(study, tuple(KINDS))
+    ]
+
+
+def compute(cell: Cell, device: torch.device) -> CellResult:
+    """Train the second networks on one first network, and measure them all, clean and corrupted."""
+    study, network, kind = _study(cell.study), cell.settings["network"], cell.settings["first"]
+    model = robust_classifier(study, kind, network, cell.seed).to(device)
+    fitted = [second_networks(study, network, model, seed) for seed in range(SECOND_SEEDS.get(cell.study, MANY))]
+    numbers: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    right: dict[str, np.ndarray] = {}
+    n: dict[str, int] = {}
+    for condition, images, labels in conditions(study):
+        level = condition.partition("/")[2]
+        (seen,) = views_of(model, images)
+        answers = {"feed_forward": [seen.logits], "feed_forward_balanced": [balanced_logits(seen.logits)]}
+        answers |= {name: [networks[name].predict_logits(*seen) for networks in fitted] for name in SECOND}
+        place = f"{CORRUPTED}/{level}" if level else condition
+        n[place] = n.get(place, 0) + len(labels)
+        for name, several in answers.items():
+            for logits in several:
+                confidence, correct = confidence_and_correct(logits.double().softmax(dim=1), labels)
+                numbers.setdefault((name, place), []).append((float(correct.mean()), ece(confidence, correct)))
+                if level:
+                    right[name] = right.get(name, 0) + correct.astype(np.uint16)
+    found = [
+        Measurement(name, place, metric, value, n[place], network=network, protocol=kind)
+        for (name, place), several in numbers.items()
+        for metric, value in zip(("accuracy", "ece"), np.mean(several, axis=0), strict=True)
+    ]
+    return CellResult(found, {f"{name}/right": counts.astype(np.uint16) for name, counts in right.items()})
+
+
+def second_networks(
+    study: Study,
+    network: str,
+    model: nn.Module,
+    seed: int = 0,
+    names: Iterable[str] = SECOND,
+    views: int | None = None,
+    epochs: int = 200,
+) -> dict[str, IntrospectiveNetwork]:
+    """Second networks of every kind on one first network, trained on the same views of the study's training images.
+
+    Args:
+        study: whose images they are.
+        network: name of the architecture, whose recipe says how training images are shifted.
+        model: the first network.
+        seed: of the second networks and of the views.
+        names: which ones, of ``tutorial_lib.introspection.SECOND_LOOKS``.
+        views: of the training images; as many as in chapter 12 when left out.
+        epochs: at most.
+    """
+    seen = views_of(model, study.train.images, augmented_as_trained(study, network), views or VIEWS, seed=seed)
+    (held_out,) = views_of(model, study.validation.images)
+    validation: tuple[Tensor, Tensor, Tensor] = (*held_out, study.validation.labels)
+    return {
+        name: second_network(name, seen[0].logits, seed, epochs=epochs).fit(seen, study.train.labels, validation)
+        for name in names
+    }
+
+
+def _study(name: str) -> Study:
+    return load_study(name.removesuffix("_full"))
+
+
+def command(study: str) -> str:
+    """What runs the first networks that a study's rows lack."""
+    full = {"cifar10": "cifar10_full --seeds 3 --device cuda"}.get(study, f"{study} --seeds 5")
+    return f"python -m tutorial_lib run {EXPERIMENT.name} --study {full}"
+
+
+def gains(
+    rows: Sequence[Row],
+    kind: str,
+    method: str,
+    metric: str = "accuracy",
+    level: int | None = None,
+    over: str = "feed_forward",
+) -> list[float]:
+    """What a method has more than another on the same images and first network, one number per first network.
+
+    Args:
+        rows: of one study.
+        kind: of first network, one of ``tutorial_lib.training.robust.KINDS``.
+        method, over: names in `METHODS`.
+        metric: ``"accuracy"`` or ``"ece"``.
+        level: 1 to 5; 0 for clean images; None for all corrupted ones.
+
+    Returns:
+        differences in percentage points.
+    """
+    mine = [row for row in rows if row.protocol == kind]
+    one, other = (mean_over_conditions(mine, name, metric, level) for name in (method, over))
+    return [100 * (one[seed] - other[seed]) for seed in one if seed in other]
+
+
+def interval_text(values: Sequence[float], digits: int = 2) -> str:
+    """Mean of paired differences, and its 95 % interval if there are two or more; a dash for none.
+
+    >>> interval_text([1.0, 1.0]), interval_text([1.0]), interval_text([])
+    ('+1.00 [+1.00, +1.00]', '+1.00', '–')
+    """
+    if len(values) < 2:
+        return f"{values[0]:+.{digits}f}" if values else "–"
+    found = mean_interval(values)
+    return f"{found.value:+.{digits}f} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
+
+
+def published_accuracy(kind: str) -> tuple[float, float] | None:
+    """Published accuracy in percent, feed-forward and introspective; None where the table has no such network."""
+    if kind not in PUBLISHED:
+        return None
+    feed_forward, introspective = (
+        read_published(EXPERIMENT.name, method=PUBLISHED[kind], inference=inference)[0]["value"]
+        for inference in ("feed-forward", "introspective")
+    )
+    return feed_forward, introspective
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Accuracy of every first network beside the published one; then gains with paired intervals. In Markdown."""
+    text = []
+    for study in dict.fromkeys(row.study for row in rows):
+        mine = [row for row in rows if row.study == study]
+        seeds = len({row.seed for row in mine})
+        text += [
+            f"{study}: accuracy %, mean ± standard deviation over {seeds} first networks (published: CIFAR-10-C)",
+            "",
+            _accuracies(mine),
+            "",
+        ]
+        if any(kind not in {row.protocol for row in mine} for kind in KINDS):
+            text += [f"not run: {command(study)}", ""]
+        for metric, title in (("accuracy", "accuracy"), ("ece", "calibration error")):
+            text += [
+                f"{study}: {title} under corruption less that of one look, percentage points, with 95 % intervals over "
+                "first networks; last column: introspective less H on features",
+                "",
+                _differences(mine, metric),
+                "",
+            ]
+    return TableText("\n".join(text))
+
+
+def _accuracies(rows: Sequence[Row]) -> str:
+    head = ["first network", "clean", "one look", "introspective", "gain", "published", "introspective", "gain"]
+    body = []
+    for kind, title in KINDS.items():
+        mine = [row for row in rows if row.protocol == kind]
+        places = [("feed_forward", 0), ("feed_forward", None), ("introspective_ce", None)]
+        entries = [_percent(mean_over_conditions(mine, method, "accuracy", level)) for method, level in places]
+        entries.append(mean_and_spread(gains(rows, kind, "introspective_ce"), 2))
+        published = published_accuracy(kind)
+        theirs = [f"{value:.2f}" for value in (*published, published[1] - published[0])] if published else ["–"] * 3
+        body.append([title, *(entries if mine else ["not run"] * 4), *theirs])
+    return markdown_table(head, body)
+
+
+def _differences(rows: Sequence[Row], metric: str) -> str:
+    shown = [name for name in METHODS if name != "feed_forward"]
+    body = [
+        [
+            KINDS[kind],
+            *(interval_text(gains(rows, kind, name, metric)) for name in shown),
+            interval_text(gains(rows, kind, "introspective_ce", metric, over="control_features")),
+        ]
+        for kind in KINDS
+        if any(row.protocol == kind for row in rows)
+    ]
+    return markdown_table(["first network", *(METHODS[name] for name in shown), "the question"], body)
+
+
+def _percent(values: Mapping[int, float]) -> str:
+    return mean_and_spread([100 * value for value in values.values()], 2)
+
+
+EXPERIMENT = Experiment(
+    "introspective_plugin",
+    "does a second look help networks that already stand corruption? (chapter 13)",
+    ("digits", "mnist", "cifar10", "cifar10_full"),
+    cells,
+    compute,
+    table,
+)
