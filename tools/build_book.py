@@ -86,7 +86,9 @@ def environment_key() -> str:
 def sources_key(keys: dict[str, str]) -> str:
     """Hash of everything that the pages depend on: their sources and settings, and the keys of the notebooks."""
     digest = hashlib.sha256(json.dumps(keys, sort_keys=True).encode())
-    folders = [ROOT / name for name in ("book", "notebooks", "tools")]
+    # The results page is written from the stored rows, the published numbers, and the modules that compare them.
+    results = [f"tutorial_lib/{name}" for name in ("results", "experiments/results", "experiments/published")]
+    folders = [ROOT / name for name in ("book", "notebooks", "tools", *results)]
     found = [path for folder in folders for path in folder.rglob("*") if "__pycache__" not in path.parts]
     for path in sorted([ROOT / "_config.yml", ROOT / "_toc.yml", ROOT / "pyproject.toml", *found]):
         if path.is_file():

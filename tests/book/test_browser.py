@@ -95,6 +95,26 @@ def test_the_front_door_leads_to_the_welcome_page(offline, site):
     wait_for(lambda: offline.current_url.endswith(f"{PAGES[0]}.html"))
 
 
+def test_the_results_page_filters_its_lines(offline, site):
+    offline.get(f"{site}/book/results.html")
+    shown = "return document.querySelectorAll('table.compared tbody tr:not([hidden])').length"
+    whole = wait_for(
+        lambda: offline.execute_script(f"return !document.querySelector('.results-filter').hidden && ({shown[7:]})")
+    )
+    assert whole >= 748
+    left = offline.execute_script(
+        """
+        const form = document.querySelector('.results-filter');
+        form.words.value = 'svhn PURVIEW auroc';
+        form.dispatchEvent(new Event('input'));
+        return [...document.querySelectorAll('table.compared tbody tr:not([hidden])')].map(line => line.textContent);
+        """
+    )
+    assert 0 < len(left) < 100 and all("SVHN" in line and "AUROC" in line for line in left)
+    said = offline.execute_script("return document.querySelector('.results-filter output').textContent")
+    assert said == f"{len(left)} of {whole} numbers are shown"
+
+
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_text_of_the_map_stands_out_in_light_and_dark(offline, site, mode):
     """Contrast of the labels against the page, as WCAG computes it, is at least 4.5 to 1."""

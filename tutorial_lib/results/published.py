@@ -6,9 +6,14 @@ import csv
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_published"]
+__all__ = ["published_names", "read_published"]
 
 _FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "published"
+
+
+def published_names() -> list[str]:
+    """Names of all files of published numbers, in alphabetical order."""
+    return sorted(file.stem for file in _FOLDER.glob("*.csv"))
 
 
 def read_published(experiment: str, **columns: str) -> list[dict[str, Any]]:
@@ -30,8 +35,8 @@ def read_published(experiment: str, **columns: str) -> list[dict[str, Any]]:
     """
     path = _FOLDER / f"{experiment}.csv"
     if not path.is_file():
-        known = sorted(file.stem for file in _FOLDER.glob("*.csv"))
-        raise FileNotFoundError(f"no published numbers for {experiment!r}; there are some for {', '.join(known)}")
+        known = ", ".join(published_names())
+        raise FileNotFoundError(f"no published numbers for {experiment!r}; there are some for {known}")
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         names = reader.fieldnames or []

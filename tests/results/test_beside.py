@@ -1,0 +1,144 @@
+"""Ours beside the published numbers: nothing is left out, and every mean, control and stand-in is what the rows say."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections import Counter
+from dataclasses import fields
+
+import pytest
+
+from tutorial_lib.results import beside, published, slides
+from tutorial_lib.results.beside import counts, entries, larger_is_better, lesson
+from tutorial_lib.results.rows import RESULTS, Measurement, Row
+from tutorial_lib.results.slides import FLIPPED, PublishedTable, by_columns, published_tables
+from tutorial_lib.results.verdict import CANNOT, NOT_REPRODUCED, NOT_RUN, REPRODUCED
+
+TABLES = published_tables()
+ALL = {table.name: entries(table) for table in TABLES}
+FOLDER = RESULTS.parent / "published"
+
+
+def test_every_published_number_is_there_once():
+    for path in FOLDER.glob("*.csv"):
+        with path.open(newline="", encoding="utf-8") as file:
+            printed = [float(row["value"]) for row in csv.DictReader(file)]
+        assert [entry.value for entry in ALL[path.stem]] == printed
+    on_the_slides = [entry for found in ALL.values() for entry in found if entry.match.on_the_slides]
+    assert len(on_the_slides) == 748, "88 + 84 + 160 + 90 + 57 + 12 + 48 + 40 + 90 + 39 + 40"
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_lines_of_a_table_are_told_apart_and_ask_for_columns_that_rows_have(table):
+    names = [(entry.match.what, entry.match.method, entry.match.metric) for entry in ALL[table.name]]
+    assert Counter(names).most_common(1)[0][1] == 1
+    known = {field.name for field in fields(Row)} | {FLIPPED}
+    for entry in ALL[table.name]:
+        match = entry.match
+        for columns in (match.columns, match.held_out or {}, *match.controls.values()):
+            assert set(columns) <= known
+        assert entry.verdict.state != CANNOT or entry.verdict.reason, "says what is missing"
+        assert bool(match.held_out) <= (match.seen == "same")
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_a_table_teaches_one_sentence(table):
+    text = lesson(ALL[table.name])
+    assert text.endswith(".") and ". " not in text.rstrip(".").replace("e. g. ", "")
+    assert "nan" not in text
+
+
+def row(value: float, seed: int = 0, **columns) -> Row:
+    made = {
+        "method": "purview",
+        "condition": "svhn",
+        "metric": "auroc",
+        "n": 10,
+        "challenging_data": "same",
+        "experiment": "tried",
+        "study": "cifar10",
+        "command": "run",
+        "commit": "abc",
+        "versions": "1",
+        "device": "cpu",
+        "seconds": 60.0,
+    }
+    return Row(value=value, seed=seed, **{**made, **columns})
+
+
+@pytest.fixture
+def tried(tmp_path, monkeypatch):
+    """A published file that nobody has described, with the columns of result rows."""
+    text = "study,condition,method,metric,value,challenging_data,source\ncifar10,svhn,purview,auroc,0.9,same,a page\n"
+    (tmp_path / "tried.csv").write_text(text)
+    monkeypatch.setattr(published, "_FOLDER", tmp_path)
+    [table] = published_tables()
+    return table
+
+
+def test_a_new_experiment_finds_its_place_by_its_columns(tried):
+    held_out = [row(0.7, seed, challenging_data="other") for seed in (0, 1)]
+    rows = [row(0.905), row(0.915, 1), *held_out, row(0.1, condition="lsun"), row(0.2, study="svhn")]
+    [entry] = entries(tried, lambda name: rows if name == "tried" else [])
+    assert entry.ours.by_seed == {0: 0.905, 1: 0.915} and entry.ours.rows == tuple(rows[:2])
+    assert entry.ours.spread == pytest.approx(statistics.stdev([0.905, 0.915]))
+    assert entry.ours.minutes == 1 and entry.ours.of("commit") == ["abc"]
+    assert entry.held_out.mean == 0.7 and entry.verdict.state == REPRODUCED
+    assert lesson([entry]).startswith("Of 1 numbers with ours beside them, 1 is reproduced")
+    [entry] = entries(tried, lambda name: [])
+    assert entry.verdict.state == NOT_RUN and counts([entry])[NOT_RUN] == 1
+
+
+def described(table: PublishedTable, **more) -> PublishedTable:
+    return PublishedTable(table.name, table.title, lambda printed: by_columns(printed, **more))
+
+
+def test_a_stand_in_is_shown_and_never_judged(tried):
+    table = described(tried, stand_in="digits")
+    [entry] = entries(table, lambda name: [row(0.9, study="digits")])
+    assert entry.ours.mean == 0.9 and entry.stand_in == "digits"
+    assert entry.verdict.state == NOT_RUN and entry.verdict.difference is None
+    [entry] = entries(table, lambda name: [row(0.9, study="digits"), row(0.5)])
+    assert entry.ours.mean == 0.5 and not entry.stand_in and entry.verdict.state == NOT_REPRODUCED
+
+
+def test_a_printed_mean_is_compared_with_whole_seeds_only(tried):
+    columns = {"method": "purview", "metric": "auroc"}
+    table = described(tried, columns=columns, mean_over=2)
+    rows = [row(0.8, 0, condition="a"), row(0.9, 0, condition="b"), row(0.1, 1, condition="a")]
+    [entry] = entries(table, lambda name: rows)
+    assert entry.ours.by_seed == {0: pytest.approx(0.85)} and len(entry.ours.rows) == 2
+    assert entry.ours.minutes == 2
+
+
+def test_the_best_control_is_chosen_and_the_printed_unit_is_used(tried):
+    columns = {"method": "purview", "metric": "auroc"}
+    controls = {"worse": {**columns, "method": "msp"}, "turned round": {**columns, FLIPPED: "yes"}}
+    table = described(tried, columns=columns, controls=controls, scale=100.0, metric="AUROC %", point=1.0)
+    [entry] = entries(table, lambda name: [row(0.3), row(0.6, method="msp")])
+    assert entry.ours.mean == pytest.approx(30) and entry.control.title == "turned round"
+    assert entry.control.mean == pytest.approx(70) and entry.over_control == (pytest.approx(-40), None)
+    table = described(tried, columns=columns, controls=controls, metric="detection error")
+    [entry] = entries(table, lambda name: [row(0.3), row(0.2, method="msp")])
+    assert entry.control.title == "worse" and entry.over_control[0] == pytest.approx(-0.1), "a larger error is worse"
+
+
+def test_which_way_is_better():
+    assert all(map(larger_is_better, ("AUROC", "AUPR", "detection accuracy", "accuracy %", "SRCC")))
+    assert not any(map(larger_is_better, ("ECE %", "NLL", "FPR at 95 % TPR", "detection error %", "test error %")))
+
+
+def test_calibration_is_compared_in_percent():
+    [entry] = [
+        entry
+        for entry in ALL["calibration"]
+        if (entry.match.what, entry.match.metric) == ("CIFAR-10 · LeNet-5", "test error %")
+    ]
+    assert entry.ours.mean == pytest.approx(100 - 100 * entry.ours.rows[0].value)
+    assert isinstance(entry.ours.rows[0], Measurement) and entry.value == 15.57
+
+
+def test_an_experiment_without_rows_is_no_error():
+    assert beside._shipped("of_another_world") == []
+    assert {table.name for table in slides.published_tables()} == {path.stem for path in FOLDER.glob("*.csv")}
