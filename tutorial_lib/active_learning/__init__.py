@@ -4,6 +4,7 @@ from tutorial_lib.active_learning.comparison import (
     SUMMARIES,
     area_under_curve,
     last_round,
+    mean_interval,
     mean_over_rounds,
     paired_difference,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "last_round",
     "least_confidence",
     "margin",
+    "mean_interval",
     "mean_over_rounds",
     "paired_difference",
     "predict_pool",

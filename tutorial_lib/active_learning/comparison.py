@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tutorial_lib.active_learning.loop import History
 from tutorial_lib.metrics import Interval
 
-__all__ = ["SUMMARIES", "area_under_curve", "last_round", "mean_over_rounds", "paired_difference"]
+__all__ = ["SUMMARIES", "area_under_curve", "last_round", "mean_interval", "mean_over_rounds", "paired_difference"]
 
 
 def mean_over_rounds(history: History, test: str) -> float:
@@ -43,6 +43,26 @@ SUMMARIES = {"mean_over_rounds": mean_over_rounds, "area_under_curve": area_unde
 """One number of a run and a test set, by name."""
 
 
+def mean_interval(differences: Sequence[float], level: float = 0.95) -> Interval:
+    """Mean of one number per seed, with Student's interval over the seeds.
+
+    Args:
+        differences: at least two, independent of each other.
+        level: of confidence, in (0, 1).
+
+    >>> print(mean_interval([0.01, 0.02, 0.03]))
+    0.020 [-0.005, 0.045]
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie in (0, 1), got {level}")
+    if len(differences) < 2:
+        raise ValueError("an interval needs at least two seeds")
+    values: NDArray[np.float64] = np.asarray(differences, dtype=np.float64)
+    mean, error = float(values.mean()), values.std(ddof=1) / len(values) ** 0.5
+    half = float(error * scipy.stats.t.ppf((1 + level) / 2, len(values) - 1))
+    return Interval(mean, mean - half, mean + half, level)
+
+
 def paired_difference(
     runs: Sequence[History], twins: Sequence[History], test: str, summary: str = "mean_over_rounds", level: float = 0.95
 ) -> Interval:
@@ -62,18 +82,10 @@ def paired_difference(
     """
     if summary not in SUMMARIES:
         raise ValueError(f"there is no summary {summary!r}; there are {', '.join(SUMMARIES)}")
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie in (0, 1), got {level}")
     mine, theirs = {run.seed: run for run in runs}, {run.seed: run for run in twins}
     if len(mine) < len(runs) or mine.keys() != theirs.keys() or len(theirs) < len(twins):
         raise ValueError(f"runs have the seeds {sorted(r.seed for r in runs)}, twins {sorted(r.seed for r in twins)}")
-    if len(mine) < 2:
-        raise ValueError("an interval needs at least two seeds")
     if any(not np.array_equal(mine[s].labelled(), theirs[s].labelled()) for s in mine):
         raise ValueError("a run and its twin must have bought the same number of labels in every round")
     value = SUMMARIES[summary]
-    differences: NDArray[np.float64] = np.array([value(mine[s], test) - value(theirs[s], test) for s in sorted(mine)])
-    mean = float(differences.mean())
-    error = differences.std(ddof=1) / len(differences) ** 0.5
-    half = float(error * scipy.stats.t.ppf((1 + level) / 2, len(differences) - 1))
-    return Interval(mean, mean - half, mean + half, level)
+    return mean_interval([value(mine[s], test) - value(theirs[s], test) for s in sorted(mine)], level)

@@ -75,6 +75,10 @@ EXPERIMENTS: Mapping[str, Summary] = {
     "introspective_ood": Summary(
         "are strangers easier to see at a second look? (chapter 13)", ("digits", "mnist", "cifar10", "svhn")
     ),
+    "active_learning": Summary(
+        "which image should be labelled next, and does a second look know better? (chapter 14)",
+        ("digits", "mnist", "cifar10", "cifar10_full"),
+    ),
 }
 
 #: Every study that some experiment runs on.
