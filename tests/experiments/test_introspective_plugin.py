@@ -23,7 +23,6 @@ def results():
     """Two kinds of first network, second ones trained for a moment, few conditions."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "second_network", lambda *args, epochs: second_network(*args, epochs=2))
-        patch.setattr(experiment, "MANY", 2)
         patch.setattr(experiment, "VIEWS", 1)
         patch.setattr(introspective_recognition, "corruption_names", lambda channels, family: ["gaussian_noise", "fog"])
         grid = [cell for cell in experiment.cells("digits", [0]) if cell.settings["first"] in ("plain", "denoised")]
@@ -64,7 +63,7 @@ def test_every_method_has_a_row_for_every_level(rows):
 def test_counts_of_recognised_images_give_the_accuracies(results, rows):
     for cell, result in zip(*results, strict=True):
         for method in ("feed_forward", "introspective_ce"):
-            tries = 10 * (1 if method == "feed_forward" else 2)  # two corruptions, five levels, two second networks
+            tries = 10  # two corruptions, five levels
             mine = [
                 r.value
                 for r in rows

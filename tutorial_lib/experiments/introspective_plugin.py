@@ -6,9 +6,9 @@ networks trained on clean training images, shifted as the plain network's were, 
 controls: the same second network on features and on logits, the last layer trained again, and classes balanced over the
 batch. Every difference is taken on the same images and the same first network.
 
-Rows: ``protocol`` is the kind of the first network, ``seed`` its seed, ``method`` who answers. Numbers of second networks
-are means over `SECOND_SEEDS` of them. Conditions are ``known`` and means over all corruptions of a level,
-``corrupted/3``.
+Rows: ``protocol`` is the kind of the first network, ``method`` who answers, ``seed`` that of the first network and of its
+second ones, so that an interval over seeds holds the chance of both. Conditions are ``known`` and means over all
+corruptions of a level, ``corrupted/3``.
 
     python -m tutorial_lib run introspective_plugin --study digits --seeds 5
     python -m tutorial_lib run introspective_plugin --study cifar10 --seeds 3
@@ -17,7 +17,7 @@ are means over `SECOND_SEEDS` of them. Conditions are ``known`` and means over a
 The study ``cifar10`` has the first networks that need no training besides the plain one's, ``cifar10_full`` has all.
 
 Kept for intervals over images: ``METHOD/right``, for every test image under how many corruptions and levels it is
-recognised, summed over the second networks, of the first seed.
+recognised, of the first seed.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tutorial_lib.calibration import confidence_and_correct, ece
@@ -63,11 +64,6 @@ METHODS = {
 }
 """Who answers, and how a reader calls it."""
 
-SECOND_SEEDS = {"cifar10": 1}
-"""Second networks of each kind on each first network; on other studies `MANY`."""
-
-MANY = 3
-
 FIRST = {"cifar10": ("plain", "denoised")}
 """First networks by study; on other studies all."""
 
@@ -99,29 +95,28 @@ def compute(cell: Cell, device: torch.device) -> CellResult:
     """Train the second networks on one first network, and measure them all, clean and corrupted."""
     study, network, kind = _study(cell.study), cell.settings["network"], cell.settings["first"]
     model = robust_classifier(study, kind, network, cell.seed).to(device)
-    fitted = [second_networks(study, network, model, seed) for seed in range(SECOND_SEEDS.get(cell.study, MANY))]
+    second = second_networks(study, network, model, cell.seed)
     numbers: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    right: dict[str, np.ndarray] = {}
+    right: dict[str, NDArray[np.uint8]] = {}
     n: dict[str, int] = {}
     for condition, images, labels in conditions(study):
         level = condition.partition("/")[2]
         (seen,) = views_of(model, images)
-        answers = {"feed_forward": [seen.logits], "feed_forward_balanced": [balanced_logits(seen.logits)]}
-        answers |= {name: [networks[name].predict_logits(*seen) for networks in fitted] for name in SECOND}
+        answers = {"feed_forward": seen.logits, "feed_forward_balanced": balanced_logits(seen.logits)}
+        answers |= {name: h.predict_logits(*seen) for name, h in second.items()}
         place = f"{CORRUPTED}/{level}" if level else condition
         n[place] = n.get(place, 0) + len(labels)
-        for name, several in answers.items():
-            for logits in several:
-                confidence, correct = confidence_and_correct(logits.double().softmax(dim=1), labels)
-                numbers.setdefault((name, place), []).append((float(correct.mean()), ece(confidence, correct)))
-                if level:
-                    right[name] = right.get(name, 0) + correct.astype(np.uint16)
+        for name, logits in answers.items():
+            confidence, correct = confidence_and_correct(logits.double().softmax(dim=1), labels)
+            numbers.setdefault((name, place), []).append((float(correct.mean()), ece(confidence, correct)))
+            if level:
+                right[name] = right.get(name, np.zeros(len(labels), np.uint8)) + correct
     found = [
         Measurement(name, place, metric, value, n[place], network=network, protocol=kind)
         for (name, place), several in numbers.items()
         for metric, value in zip(("accuracy", "ece"), np.mean(several, axis=0), strict=True)
     ]
-    return CellResult(found, {f"{name}/right": counts.astype(np.uint16) for name, counts in right.items()})
+    return CellResult(found, {f"{name}/right": counts for name, counts in right.items()})
 
 
 def second_networks(
