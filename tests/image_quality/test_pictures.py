@@ -13,6 +13,8 @@ from tutorial_lib.data.errors import DataDamaged, DataUnavailable
 from tutorial_lib.image_quality import (
     DISTORTIONS,
     REFERENCES,
+    against_level,
+    faint_ladder,
     ladder,
     load_live_crops,
     load_multi_live,
@@ -209,3 +211,36 @@ def test_live_crops_that_are_not_there_or_not_right(crops, tmp_path, monkeypatch
     path.write_bytes(b"no archive")
     with pytest.raises(DataDamaged, match="get it again"):
         load_live_crops(path)
+
+
+def test_the_faint_ladder_is_faint_and_its_noise_is_fresh():
+    names = ["china", "flower"]
+    rungs = faint_ladder(reference_images(names, size=48), names)
+    assert len(rungs) == 2 * 4 * 8 and rungs.level.max() == 8
+    quality = rungs.quality(psnr)
+    assert quality.min() > 25
+    noise = [i for i in range(len(rungs)) if rungs.distortion[i] == "noise" and rungs.reference[i] == 0]
+    grain = (rungs.distorted[noise].double() - rungs.references[:1]).flatten(1)
+    correlation = np.corrcoef(grain.numpy()) - np.eye(8)
+    assert np.abs(correlation).max() < 0.1  # the same noise, only stronger, would have about 1
+    sizes = grain.std(dim=1).numpy()
+    assert sizes[0] == pytest.approx((1 + 1 / 12) ** 0.5, rel=0.15) and (np.diff(sizes) > 0).all()
+
+
+def test_neighbours_are_one_level_apart(rungs):
+    swapped = -rungs.level.astype(float)
+    swapped[rungs.level == 2], swapped[rungs.level == 3] = -3, -2  # one of four neighbours wrong, everywhere
+    score = score_ladder(rungs, swapped)
+    assert (score.neighbours_right, score.pairs_right) == (0.75, 0.9)
+
+
+def test_one_curve_to_the_level(rungs):
+    exact = against_level(rungs, 0.9**rungs.level)
+    assert set(exact) == {"blur", "jpeg", "noise", "contrast"}
+    assert exact["blur"].plcc > 0.99 and exact["blur"].outlier_ratio == 0 and exact["blur"].count == 10
+    blind = against_level(rungs, rungs.reference.astype(float))["blur"]  # knows the photograph and nothing else
+    assert (blind.plcc, blind.rmse, blind.outlier_ratio) == (
+        pytest.approx(0, abs=1e-3),
+        pytest.approx(2**0.5),
+        pytest.approx(0.4),  # the middle is one level or less from three of five
+    )

@@ -9,8 +9,10 @@ import torch
 
 from tutorial_lib.data.corruptions import corrupt
 from tutorial_lib.image_quality import (
+    RandomFilters,
     SparseAutoencoder,
     Unique,
+    WhitenedPatches,
     cost_and_gradient,
     fit_autoencoder,
     patches_of,
@@ -202,3 +204,57 @@ def test_a_flat_grey_picture_has_little_quality_looking_forward(trained):
     assert Unique(trained)(flat, images)[0] < 0.01
     introspective = Unique(trained, introspective=True)
     assert 0 <= introspective(images, flat)[0] < 1 and 0 <= introspective(flat, images)[0] < 1
+
+
+def test_whitened_patches_compare_what_they_say():
+    images = pictures()
+    noisy = corrupt(images, "gaussian_noise", 5, torch.Generator().manual_seed(0), family="cifar10_c")
+    ours = WhitenedPatches(half=False)(images, noisy)
+    for image in range(2):
+        whites = [whiten(patches_of(one[image : image + 1], half=False)[0]).ravel() for one in (images, noisy)]
+        assert ours[image] == pytest.approx(scipy.stats.spearmanr(*whites).statistic ** 10)
+
+
+def test_random_filters_are_of_the_gradients_lengths(trained):
+    images = pictures(1)
+    (patches,) = patches_of(images, half=False)
+    (of_copy,) = patches_of(images.flip(3), half=False)
+    lengths = np.linalg.norm(decoder_gradient(trained, whiten(patches)), axis=0)
+    filters = np.random.default_rng(5).normal(size=(192, 12))
+    filters *= lengths / np.linalg.norm(filters, axis=0)
+    weights = unit_weights(filters)
+    by_hand = [log_odds(filters, whiten(p), weights) for p in (patches, of_copy)]
+    ours = RandomFilters(trained, seed=5, half=False)
+    assert ours(images, images.flip(3))[0] == pytest.approx(spearman_quality(*by_hand))
+    assert ours(images, images)[0] == pytest.approx(1)
+
+
+def test_precision_is_that_of_the_patches(small):
+    autoencoder, patches = small
+    single = SparseAutoencoder(*(part.astype(np.float32) for part in autoencoder.parts()))
+    cost, gradient = cost_and_gradient(single, patches.astype(np.float32))
+    exact_cost, exact = cost_and_gradient(autoencoder, patches)
+    assert gradient.encoder.dtype == np.float32 and cost == pytest.approx(exact_cost, rel=1e-5)
+    for ours, theirs in zip(gradient.parts(), exact.parts(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_chunks_are_parts_of_one_sum(small, monkeypatch):
+    from tutorial_lib.image_quality import autoencoder as module
+
+    whole_cost, whole = cost_and_gradient(*small)
+    monkeypatch.setattr(module, "CHUNK", 2)
+    cost, gradient = cost_and_gradient(*small)
+    assert cost == pytest.approx(whole_cost)
+    for ours, theirs in zip(gradient.parts(), whole.parts(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-12)
+
+
+def test_what_made_the_weights_is_kept_beside_them(tmp_path, trained):
+    trained.save(tmp_path / "half.npz", half=True, record={"seed": 3, "cost": 0.5})
+    assert SparseAutoencoder.read_record(tmp_path / "half.npz") == {"seed": 3, "cost": 0.5}
+    np.testing.assert_allclose(
+        SparseAutoencoder.load(tmp_path / "half.npz").encoder, trained.encoder, rtol=1e-3, atol=1e-6
+    )
+    trained.save(tmp_path / "bare.npz")
+    assert SparseAutoencoder.read_record(tmp_path / "bare.npz") == {}

@@ -19,7 +19,7 @@ def register(subparsers: Any) -> None:
         description="Train a classifier and keep it in the cache, where every chapter and experiment finds it. "
         "Stop it when you like; the same command goes on.",
     )
-    command.add_argument("study", help="digits, mnist, cifar10, svhn")
+    command.add_argument("study", help="digits, mnist, cifar10, svhn; or unique, the sparse autoencoder of chapter 15")
     command.add_argument("--network", help="lenet, resnet20, resnet18, ... (default: the study's own)")
     command.add_argument(
         "--seed", type=natural, default=0, metavar="N", help="of weights, order and augmentation (default 0)"
@@ -30,6 +30,8 @@ def register(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what ``python -m tutorial_lib train`` was asked to."""
+    if arguments.study == "unique":
+        return _sparse_autoencoder(arguments)
     from tutorial_lib.studies import load_study
     from tutorial_lib.training.classifier import accuracy
     from tutorial_lib.training.trained import ship, shipped_file
@@ -48,4 +50,25 @@ def run(arguments: argparse.Namespace) -> int:
             return 1
         command = f"python -m tutorial_lib train {study.name} --network {network} --seed {arguments.seed} --ship"
         print(f"wrote {ship(study, network, arguments.seed, command)}")
+    return 0
+
+
+def _sparse_autoencoder(arguments: argparse.Namespace) -> int:
+    from tutorial_lib.data.errors import DataUnavailable
+    from tutorial_lib.training.sparse_autoencoder import ship, shipped_file, sparse_autoencoder
+
+    if arguments.network:
+        arguments.error("unique has one network only; leave --network out")
+    there, progress = shipped_file(arguments.seed), sys.stderr.isatty()
+    if there.exists():
+        print(f"{there} is there already; delete it to train and ship another", file=sys.stderr)
+        return 1 if arguments.ship else 0
+    try:
+        if arguments.ship:
+            print(f"wrote {ship(arguments.seed, progress)}")
+        else:
+            trained = sparse_autoencoder(arguments.seed, progress)
+            print(f"sparse autoencoder, seed {arguments.seed}: {len(trained.encoder_bias)} units, kept in the cache")
+    except DataUnavailable as error:
+        arguments.error(str(error))
     return 0

@@ -16,13 +16,16 @@ peaked in the luma (kurtosis of its first 64 numbers above 3) counts double. Thr
 
 The second form follows the code published with "Stochastic Surprisal" (Prabhushankar and AlRegib, Frontiers in
 Neuroscience 17, 2023). The NeurIPS paper on introspective learning says the same in words; whether its table was made
-by exactly this code is not known. **The reference alone makes the filters, so the two images cannot be exchanged**, and
-what little the angle says, 0 or π for real odds, it says at every place.
+by exactly this code is not known. **The reference alone makes the filters, so the two images cannot be exchanged.** The
+angle is that of the logarithm, not of the odds: 0 or π where the odds are positive, in between where they are negative.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import scipy.stats
@@ -33,7 +36,16 @@ from tutorial_lib.image_quality.autoencoder import SparseAutoencoder
 from tutorial_lib.image_quality.pairs import checked_pair
 from tutorial_lib.image_quality.patches import patches_of, whiten
 
-__all__ = ["Unique", "decoder_gradient", "log_odds", "spearman_quality", "unit_weights"]
+__all__ = [
+    "PatchMeasure",
+    "RandomFilters",
+    "Unique",
+    "WhitenedPatches",
+    "decoder_gradient",
+    "log_odds",
+    "spearman_quality",
+    "unit_weights",
+]
 
 THRESHOLD = 0.025
 POWER = 10
@@ -41,8 +53,41 @@ _LUMA = 64
 _EDGE = 1e-12
 
 
+Responses = NDArray[np.float64]
+
+
+class PatchMeasure(ABC):
+    """A measure that looks at whitened patches: encode both pictures, and compare the order of what answers.
+
+    A reference that stands in several rows in succession is encoded once.
+    """
+
+    half: bool
+
+    def __call__(self, reference: Tensor, distorted: Tensor) -> NDArray[np.float64]:
+        """Quality (N,) of images (N, C, H, W), ``uint8`` or float in [0, 1]."""
+        checked_pair(reference, distorted)
+        remembered: NDArray[np.float64] | None = None
+        found = []
+        for first, second in zip(patches_of(reference, self.half), patches_of(distorted, self.half), strict=True):
+            if remembered is None or not np.array_equal(first, remembered):
+                remembered, white = first, whiten(first)
+                look = self.look_for(white)
+                expected = _ranks(self.cut(look(white)))
+            found.append(_powered(expected, _ranks(self.cut(look(whiten(second))))))
+        return np.array(found)
+
+    @abstractmethod
+    def look_for(self, reference: NDArray[np.float64]) -> Callable[[NDArray[np.float64]], Responses]:
+        """How pictures are looked at, given a reference (D, M): whitened patches (D, M) to responses (units, M)."""
+
+    def cut(self, responses: Responses) -> Responses:
+        """Responses without those that count as silence."""
+        return _silenced(responses)
+
+
 @dataclass(frozen=True)
-class Unique:
+class Unique(PatchMeasure):
     """The measure; call it with references and distorted images.
 
     Args:
@@ -61,17 +106,55 @@ class Unique:
     introspective: bool = False
     half: bool = True
 
-    def __call__(self, reference: Tensor, distorted: Tensor) -> NDArray[np.float64]:
-        checked_pair(reference, distorted)
-        pairs = zip(patches_of(reference, self.half), patches_of(distorted, self.half), strict=True)
-        return np.array([self._quality(whiten(first), whiten(second)) for first, second in pairs])
-
-    def _quality(self, reference: NDArray[np.float64], distorted: NDArray[np.float64]) -> float:
+    def look_for(self, reference: NDArray[np.float64]) -> Callable[[NDArray[np.float64]], Responses]:
         if not self.introspective:
-            return spearman_quality(self.autoencoder.hidden(reference), self.autoencoder.hidden(distorted))
+            return self.autoencoder.hidden
+        return _through(decoder_gradient(self.autoencoder, reference))
+
+
+@dataclass(frozen=True)
+class RandomFilters(PatchMeasure):
+    """Control of the introspective form: all of it, but filters that know nothing, in the place of the gradient.
+
+    Each of the gradient's filters is replaced by normal numbers of the same length; log-odds, kurtosis weights, threshold
+    and correlation are the same. What it reaches, the gradient was not needed for.
+
+    Args:
+        autoencoder: as in `Unique`; only the lengths of its gradient's filters are used.
+        seed: of the filters.
+        half: as in `Unique`.
+    """
+
+    autoencoder: SparseAutoencoder
+    seed: int = 0
+    half: bool = True
+
+    def look_for(self, reference: NDArray[np.float64]) -> Callable[[NDArray[np.float64]], Responses]:
         gradient = decoder_gradient(self.autoencoder, reference)
-        weights = unit_weights(gradient)
-        return spearman_quality(log_odds(gradient, reference, weights), log_odds(gradient, distorted, weights))
+        filters = np.random.default_rng(self.seed).normal(size=gradient.shape)
+        filters *= np.linalg.norm(gradient, axis=0) / np.linalg.norm(filters, axis=0)
+        return _through(filters)
+
+
+@dataclass(frozen=True)
+class WhitenedPatches(PatchMeasure):
+    """Control of both forms: no autoencoder, the whitened patches themselves are compared. No threshold: they have signs.
+
+    Args:
+        half: as in `Unique`.
+    """
+
+    half: bool = True
+
+    def look_for(self, reference: NDArray[np.float64]) -> Callable[[NDArray[np.float64]], Responses]:
+        return np.asarray
+
+    def cut(self, responses: Responses) -> Responses:
+        return responses
+
+
+def _through(filters: NDArray[np.float64]) -> Callable[[NDArray[np.float64]], Responses]:
+    return partial(log_odds, filters, weights=unit_weights(filters))
 
 
 def decoder_gradient(autoencoder: SparseAutoencoder, patches: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -104,8 +187,9 @@ def log_odds(
     """
     answers = gradient.T @ patches  # (units, M), any real number
     odds = _away_from_zero(answers) / _away_from_zero(1 - answers)
-    logarithm = np.log(odds.astype(complex))
-    return np.concatenate([np.abs(logarithm), np.angle(logarithm)]) * np.tile(weights, 2)[:, None]
+    real, imaginary = np.log(np.abs(odds)), np.where(odds < 0, np.pi, 0.0)  # of the complex logarithm
+    features = [np.hypot(real, imaginary), np.arctan2(imaginary, real)]
+    return np.concatenate(features) * np.tile(weights, 2)[:, None]
 
 
 def _away_from_zero(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -114,8 +198,19 @@ def _away_from_zero(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def spearman_quality(reference: NDArray[np.float64], distorted: NDArray[np.float64]) -> float:
     """|Spearman|^10 of two arrays of responses of one shape, those below 0.025 set to zero; 0 where one is constant."""
-    first, second = (np.where(r < THRESHOLD, 0.0, r).ravel() for r in (reference, distorted))
-    if np.ptp(first) == 0 or np.ptp(second) == 0:
-        return 0.0
-    ranks = [scipy.stats.rankdata(responses) for responses in (first, second)]
-    return float(abs(np.corrcoef(*ranks)[0, 1]) ** POWER)
+    return _powered(_ranks(_silenced(reference)), _ranks(_silenced(distorted)))
+
+
+def _silenced(responses: Responses) -> Responses:
+    return np.where(responses < THRESHOLD, 0.0, responses)
+
+
+def _ranks(responses: Responses) -> NDArray[np.float64]:
+    """Ranks of all responses, flat, less their mean; ties share theirs."""
+    ranks = scipy.stats.rankdata(responses, axis=None)
+    return ranks - (len(ranks) + 1) / 2
+
+
+def _powered(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    lengths = np.linalg.norm(first) * np.linalg.norm(second)
+    return 0.0 if lengths == 0 else float(min(1.0, abs(first @ second) / lengths) ** POWER)

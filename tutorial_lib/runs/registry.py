@@ -79,6 +79,9 @@ EXPERIMENTS: Mapping[str, Summary] = {
         "which image should be labelled next, and does a second look know better? (chapter 14)",
         ("digits", "mnist", "cifar10", "cifar10_full"),
     ),
+    "image_quality": Summary(
+        "how much worse does this picture look? (chapter 15)", ("ladder", "live_crops", "multi_live", "tid2013")
+    ),
 }
 
 #: Every study that some experiment runs on.
