@@ -27,7 +27,7 @@ FLOORS = [
     "training",
     "studies",
     "detectors",
-    "runs",
+    "runs scoring",
     "experiments",
     "figures",
     "explore",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-__all__ = ["checked_device", "device", "natural", "not_negative", "positive"]
+__all__ = ["checked_device", "device", "natural", "not_negative", "positive", "share"]
 
 
 def positive(text: str) -> int:
@@ -36,6 +36,14 @@ def not_negative(text: str) -> float:
         value = -1.0
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a number from 0 on, got {text}")
+    return value
+
+
+def share(text: str) -> float:
+    """A number between 0 and 1, neither of the two."""
+    value = not_negative(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, got {text}")
     return value
 
 

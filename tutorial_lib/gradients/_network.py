@@ -153,7 +153,8 @@ class Remembered:
 
     def _renamed(self) -> bool:
         """Whether a network has put other tensors in their places, as ``self.count = self.count + 1`` does."""
-        return any(now.get(name) is not buffer for now, named in self.names for name, buffer in named.items())
+        pairs = ((now, name, buffer) for now, named in self.names for name, buffer in named.items())
+        return any(name not in now or now[name] is not buffer for now, name, buffer in pairs)
 
     def changed(self) -> bool:
         return self._renamed() or any(buffer._version != version for buffer, version, _ in self.buffers)
@@ -161,7 +162,8 @@ class Remembered:
     def restore(self) -> None:
         if self._renamed():
             for now, named in self.names:
-                now.update(named)
+                for name, buffer in named.items():  # TorchScript's have no update and no get
+                    now[name] = buffer
         with torch.no_grad():
             for number, (buffer, version, value) in enumerate(self.buffers):
                 if buffer._version != version:

@@ -1,0 +1,132 @@
+"""What ``score`` and ``calibrate`` have in common: naming a network, its preprocessing, and where the images lie."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tutorial_lib.commands.options import checked_device, device, positive
+
+if TYPE_CHECKING:
+    from tutorial_lib.scoring.networks import Network
+
+__all__ = ["add_network_options", "network_of", "progress_bar", "provenance_of", "refusing", "write_record"]
+
+MODEL_HELP = (
+    "a .pt2 or TorchScript file; a folder in timm's layout; a name of torchvision's or timm's, with --weights; or "
+    "module.py:factory, a function of yours that returns the network (its code is run)"
+)
+
+
+def add_network_options(command: argparse.ArgumentParser) -> None:
+    """``--model`` and everything that says how its images are made."""
+    command.add_argument("--model", required=True, metavar="M", help=MODEL_HELP)
+    command.add_argument("--weights", metavar="FILE", help=".safetensors, or a state dict in .pt (no pickle is run)")
+    command.add_argument("--head", metavar="LAYER", help="name of the last linear layer (default: found)")
+    command.add_argument(
+        "--num-classes", type=positive, metavar="K", help="of a network by name (default: its weights')"
+    )
+    shape = command.add_argument_group("preprocessing", "What the network's own config says, unless it is said here.")
+    shape.add_argument("--size", type=_size, metavar="N", help="of what the network gets: N or HxW")
+    shape.add_argument("--resize", type=positive, metavar="N", help="shorter side before the crop (default: the size)")
+    shape.add_argument("--channels", type=int, choices=(1, 3), help="1 is grey, 3 is RGB")
+    shape.add_argument("--mean", type=_numbers, metavar="R,G,B", help="of the channels, in the units of [0, 1] images")
+    shape.add_argument("--std", type=_numbers, metavar="R,G,B", help="their deviations")
+    shape.add_argument("--interpolation", choices=("nearest", "bilinear", "bicubic", "lanczos"))
+    shape.add_argument("--normalized", action="store_true", help="the network normalises by itself")
+    run = command.add_argument_group("running")
+    run.add_argument("--batch", type=positive, default=64, metavar="N", help="images at a time (default 64)")
+    run.add_argument("--workers", type=positive, metavar="N", help="threads that read images (default: up to 4)")
+    run.add_argument("--device", type=device, metavar="D", help="cpu or cuda (default: cuda if there is one)")
+
+
+def network_of(arguments: argparse.Namespace) -> Network:
+    """The network that the options name; what it is and what happens to its images is printed."""
+    from tutorial_lib.scoring.networks import Overrides, open_network
+
+    arguments.device = checked_device(arguments.device, arguments.error)
+    arguments.workers = arguments.workers or min(4, os.cpu_count() or 1)
+    overrides = Overrides(
+        size=arguments.size,
+        channels=arguments.channels,
+        mean=arguments.mean,
+        std=arguments.std,
+        interpolation=arguments.interpolation,
+        resize=arguments.resize,
+        normalized=arguments.normalized,
+    )
+    network = open_network(
+        arguments.model, arguments.weights, arguments.head, arguments.num_classes, overrides, arguments.device
+    )
+    print(f"network: {network.name} ({network.kind}), {network.classes} classes, sha256 {network.sha256[:12]}")
+    print(f"images:  {network.preprocessing}")
+    return network
+
+
+def provenance_of(command: str, arguments: argparse.Namespace) -> dict[str, str]:
+    """Command, commit, versions and device, for a JSON file."""
+    from dataclasses import asdict
+
+    from tutorial_lib.results.rows import provenance
+
+    words = ["python", "-m", "tutorial_lib", command]
+    for name, value in vars(arguments).items():
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(option)
+        elif isinstance(value, tuple):
+            words += [option, ("x" if name == "size" else ",").join(map(str, value))]
+        elif isinstance(value, str | int | float) and value is not False:
+            words += [option, str(value)]
+    return asdict(provenance(shlex.join(words), arguments.device))
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """A JSON file, whole or not at all."""
+    from tutorial_lib.storage import write_atomically
+
+    write_atomically(path, (json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n").encode())
+
+
+@contextmanager
+def progress_bar(total: int, what: str) -> Iterator[Callable[[int], Any]]:
+    """A bar on a terminal, a line now and then elsewhere; yields a function that is told how many more are done."""
+    from tqdm import tqdm
+
+    terminal = sys.stderr.isatty()
+    with tqdm(total=total, desc=what, unit=" images", mininterval=0.2 if terminal else 30, file=sys.stderr) as bar:
+        yield bar.update
+
+
+def _size(text: str) -> tuple[int, int]:
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() and int(part) for part in parts):
+        raise argparse.ArgumentTypeError(f"must be N or HxW, got {text}")
+    return int(parts[0]), int(parts[-1])
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be numbers with commas between them, got {text}") from error
+
+
+def refusing(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """A wrong value, or a network that cannot be used, ends like a wrong option: one line, exit status 2."""
+
+    def wrapped(arguments: argparse.Namespace) -> int:
+        try:
+            return run(arguments)
+        except ValueError as error:
+            arguments.error(" ".join(str(error).split()))
+            raise
+
+    return wrapped

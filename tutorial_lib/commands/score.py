@@ -1,0 +1,147 @@
+"""``python -m tutorial_lib score``: how strange is each image of a folder to a network of one's own?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tutorial_lib.commands.options import natural, positive
+from tutorial_lib.commands.own_model import (
+    add_network_options,
+    network_of,
+    progress_bar,
+    provenance_of,
+    refusing,
+    write_record,
+)
+
+if TYPE_CHECKING:
+    from tutorial_lib.scoring.networks import Network
+
+__all__ = ["register"]
+
+
+def register(subparsers: Any) -> None:
+    """Add the command ``score``."""
+    command = subparsers.add_parser(
+        "score",
+        help="score your images with your network: how strange is each?",
+        description="Write one row for each image: the network's answer, a score by every detector (larger = stranger), and, "
+        "with --fit, its tail probability: the share of normal images that score at least as high. "
+        "Stop it when you like; the same command goes on.",
+        epilog="Images that cannot be read are rows with the reason; they do not change the exit status.",
+    )
+    command.add_argument("--images", required=True, metavar="I", help="a folder, a pattern in quotes, or a .npy file")
+    command.add_argument("--out", default="scores.csv", metavar="FILE", help=".csv or .parquet (default scores.csv)")
+    command.add_argument("--fit", metavar="F", help="normal images that the network was not trained on, as --images")
+    command.add_argument(
+        "--detectors", metavar="A,B", help="such as energy,knn:k=50, settings after a colon (a wrong name lists them)"
+    )
+    command.add_argument("--calibration", metavar="FILE", help="what `calibrate` wrote; its temperature is used")
+    command.add_argument(
+        "--sheet", metavar="PAGE", help="an .html page: strangest, most ordinary, most disagreed images"
+    )
+    command.add_argument(
+        "--fit-limit", type=positive, default=5000, metavar="N", help="of --fit at most (default 5000)"
+    )
+    command.add_argument("--seed", type=natural, default=0, metavar="N", help="of the choice among --fit (default 0)")
+    command.add_argument("--restart", action="store_true", help="drop a stopped run or a table that is there")
+    add_network_options(command)
+    command.set_defaults(run=refusing(run), error=command.error)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what ``python -m tutorial_lib score`` was asked to."""
+    from tutorial_lib import scoring
+    from tutorial_lib.scoring.table import Parts, check_table_path
+
+    table = Path(arguments.out)
+    check_table_path(table)
+    source = scoring.open_source(arguments.images)
+    fit_source = scoring.open_source(arguments.fit) if arguments.fit else None
+    network = network_of(arguments)
+    names = _names(arguments.detectors) or scoring.default_names(bool(arguments.fit), not network.without_features)
+    detectors = scoring.named_detectors(names, network.model)
+    unfitted = [name for name, detector in detectors.items() if detector.requires_fit and fit_source is None]
+    if unfitted:
+        raise ValueError(f"{', '.join(unfitted)} must know what is normal: give --fit, a folder of normal images")
+    temperature = _temperature(arguments.calibration, network)
+    fit = None
+    if fit_source is not None:
+        fit = {"images": fit_source.digest(), "limit": arguments.fit_limit, "seed": arguments.seed}
+    plan = scoring.plan_of(network, source, list(detectors), fit, temperature)
+    if arguments.restart:
+        Parts(table, plan).remove()
+    elif table.exists():
+        return _there_already(table, plan)
+    normal = None
+    if fit_source is not None:
+        normal = scoring.fit_to_normal(
+            network, detectors, fit_source, arguments.fit_limit, arguments.seed, arguments.batch, arguments.workers
+        )
+        said = normal.record
+        print(f"normal:  {said['fitted']:,} images fitted, {said['held_out']:,} held out; labels: {said['labels']}")
+        _complain(len(said["unread"]), f"normal images of {arguments.fit} could not be read")
+    with progress_bar(len(source), "score") as progress:
+        outcome = scoring.score_images(
+            network, detectors, source, table, normal, plan, temperature, arguments.batch, arguments.workers, progress
+        )
+    record = {
+        **provenance_of("score", arguments),
+        "model": network.record(),
+        "preprocessing": network.preprocessing.record(),
+        "detectors": {name: repr(detector) for name, detector in detectors.items()},
+        "columns": "score_NAME: larger = stranger. tail_NAME: share of held-out normal images that score at least as high.",
+        "images": {"where": arguments.images, "n": outcome.images, "broken": outcome.broken},
+        "fit": None if normal is None else dict(normal.record),
+        "temperature": temperature,
+        "seconds": round(outcome.seconds, 3),
+        "images_per_second": round(outcome.per_second, 3),
+        "resumed": outcome.resumed,
+        "plan": plan,
+    }
+    write_record(table.with_suffix(".json"), record)
+    print(f"wrote {table} ({outcome.images:,} rows) and {table.with_suffix('.json').name}")
+    if arguments.sheet:
+        scoring.write_contact_sheet(Path(arguments.sheet), table, source)
+        print(f"wrote {arguments.sheet}")
+    _complain(outcome.broken, f"of {outcome.images:,} images could not be read; the column `error` says why")
+    return 0
+
+
+def _names(text: str | None) -> list[str]:
+    """Detectors that are separated by commas; a comma between settings (``a=1,b=2``) separates none."""
+    found: list[str] = []
+    for part in (text or "").split(","):
+        if "=" in part and ":" not in part and found:
+            found[-1] += f",{part}"
+        elif part.strip():
+            found.append(part.strip())
+    return found
+
+
+def _temperature(path: str | None, network: Network) -> float:
+    if path is None:
+        return 1.0
+    found = json.loads(Path(path).read_text())
+    if found.get("model", {}).get("sha256") != network.sha256:
+        raise ValueError(f"{path} was made with another network; run `calibrate` with this one")
+    return float(found["calibration"]["temperature"])
+
+
+def _there_already(table: Path, plan: dict[str, Any]) -> int:
+    """A finished table: of this very run, or of another, which is not overwritten."""
+    beside = table.with_suffix(".json")
+    made = json.loads(beside.read_text()).get("plan") if beside.is_file() else None
+    if made != json.loads(json.dumps(plan)):
+        raise ValueError(f"{table} is there already, from another run; name another --out, or say --restart")
+    print(f"{table} is there already, from this very run; there is nothing to do")
+    return 0
+
+
+def _complain(count: int, what: str) -> None:
+    if count:
+        print(f"{count:,} {what}", file=sys.stderr)

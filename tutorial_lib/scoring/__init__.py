@@ -1,0 +1,51 @@
+"""Your own network and your own images: scores, tail probabilities, thresholds, and a watch for drift (chapter 16).
+
+``python -m tutorial_lib score`` and ``python -m tutorial_lib calibrate`` are these functions with a command line.
+"""
+
+from tutorial_lib.scoring.calibrate import Calibration, calibrate, calibrate_logits, folder_labels
+from tutorial_lib.scoring.choice import USABLE, default_names, named_detectors
+from tutorial_lib.scoring.contact_sheet import ends_of, write_contact_sheet
+from tutorial_lib.scoring.drift import control_chart, online_p_values, wealth
+from tutorial_lib.scoring.networks import Network, Overrides, open_network
+from tutorial_lib.scoring.normal import Normal, fit_to_normal, tail_probability
+from tutorial_lib.scoring.preprocessing import Preprocessing
+from tutorial_lib.scoring.score import Outcome, plan_of, score_images
+from tutorial_lib.scoring.sources import open_source, read_batches
+from tutorial_lib.scoring.table import read_table
+from tutorial_lib.scoring.tensors import read_safetensors, read_weights
+from tutorial_lib.scoring.thresholds import AnswerThreshold, alarm_threshold, answer_threshold, upper_bound
+
+__all__ = [
+    "USABLE",
+    "AnswerThreshold",
+    "Calibration",
+    "Network",
+    "Normal",
+    "Outcome",
+    "Overrides",
+    "Preprocessing",
+    "alarm_threshold",
+    "answer_threshold",
+    "calibrate",
+    "calibrate_logits",
+    "control_chart",
+    "default_names",
+    "ends_of",
+    "fit_to_normal",
+    "folder_labels",
+    "named_detectors",
+    "online_p_values",
+    "open_network",
+    "open_source",
+    "plan_of",
+    "read_batches",
+    "read_safetensors",
+    "read_table",
+    "read_weights",
+    "score_images",
+    "tail_probability",
+    "upper_bound",
+    "wealth",
+    "write_contact_sheet",
+]

@@ -1,0 +1,149 @@
+"""Networks that come as one file: ``torch.export`` (``.pt2``) and TorchScript (``.pt``). Neither runs a pickle here.
+
+TorchScript is read by torch's C++ loader. ``torch.export.load`` does unpickle parts of its archive, without restriction where
+the restricted way fails; so these parts are first read with ``weights_only=True``, and a file whose parts hold anything but
+tensors is not opened. Networks that wait as a bare pickle (``torch.save(model)``) are refused, with what to do instead.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tutorial_lib.storage import Damaged
+
+__all__ = ["load_exported", "load_torchscript", "scripted_head"]
+
+CONFIG = "config.json"
+"""What a network says of itself inside its file (``extra_files``), or beside it; timm's keys."""
+
+
+def load_exported(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of a ``.pt2`` file, layers under their names, and its `CONFIG`; evaluation mode is frozen in.
+
+    Raises:
+        ValueError: it holds pickled objects.
+        Damaged: it is no whole ``.pt2`` file.
+    """
+    content = path.read_bytes()
+    _check_pickles(path, content)
+    extra = {CONFIG: ""}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.load(io.BytesIO(content), extra_files=extra)
+            network = torch.export.unflatten(program)
+    except Exception as error:  # schema errors of every kind
+        raise Damaged(f"{path} is no .pt2 file that torch {torch.__version__} can read: {error}") from error
+    return network, _config(path, extra)
+
+
+def _check_pickles(path: Path, content: bytes) -> None:
+    """Read what the loader would unpickle, restricted to tensors."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            names = archive.namelist()
+            pickled = [name for name in names if name.endswith(".pt")]
+            for name in names:
+                if name.endswith(("_weights_config.json", "_constants_config.json")):
+                    folder = name.rpartition("/")[0]
+                    payloads = json.loads(archive.read(name))["config"].values()
+                    pickled += [f"{folder}/{part['path_name']}" for part in payloads if part["use_pickle"]]
+            parts = {name: archive.read(name) for name in dict.fromkeys(pickled)}
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
+        raise Damaged(f"{path} is no whole .pt2 file: {error}") from error
+    for name, part in parts.items():
+        try:
+            if part:
+                torch.load(io.BytesIO(part), map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise ValueError(f"{path} is not opened: its part {name} is a pickle of more than tensors") from error
+
+
+def load_torchscript(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of a TorchScript file, and its `CONFIG`.
+
+    Raises:
+        ValueError: it is a bare pickle.
+        Damaged: it is no whole TorchScript file.
+    """
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is not TorchScript; if it is a pickle, it is not opened: {_INSTEAD}")
+    with zipfile.ZipFile(path) as archive:
+        scripted = any("/code/" in name for name in archive.namelist())
+    if not scripted:
+        raise ValueError(f"{path} is a pickle, which can run any code, and is not opened: {_INSTEAD}")
+    extra: dict[str, Any] = {CONFIG: ""}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that torch.export is to be preferred
+            network = torch.jit.load(path, map_location="cpu", _extra_files=extra)
+    except RuntimeError as error:
+        raise Damaged(f"{path} is no whole TorchScript file: {error}") from error
+    return network.eval(), _config(path, extra)
+
+
+_INSTEAD = (
+    "save the network with torch.export.save, or its state dict as .safetensors and name the code that builds it "
+    "(--model module.py:factory --weights file.safetensors)"
+)
+
+
+def _config(path: Path, extra: dict[str, Any]) -> dict[str, Any]:
+    """From inside the file, else from ``NAME.json`` or ``config.json`` beside it; empty if nothing is there."""
+    inside = extra[CONFIG].decode() if isinstance(extra[CONFIG], bytes) else extra[CONFIG]
+    beside = [path.with_suffix(".json"), path.with_name(CONFIG)]
+    texts = [inside, *(file.read_text() for file in beside if file.is_file())]
+    text = next((text for text in texts if text), "{}")
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise Damaged(f"the config.json of {path} is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise Damaged(f"the config.json of {path} is no dictionary")
+    return found
+
+
+def scripted_head(network: nn.Module, name: str) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """``features`` and ``head`` of a TorchScript network, on whose layers no hook can listen.
+
+    The features are what is multiplied with the weights of the linear layer ``name``: PyTorch's dispatcher says so while the
+    network runs.
+    """
+    parameters = dict(network.named_parameters())
+    weight, bias = parameters[f"{name}.weight"], parameters.get(f"{name}.bias")
+
+    def features(images: Tensor) -> Tensor:
+        with _Products(weight) as listener:
+            network(images)
+        if len(listener.met) != 1:
+            raise ValueError(f"the layer {name!r} ran {len(listener.met)} times in one forward pass; it must run once")
+        return listener.met[0]
+
+    return features, lambda inputs: F.linear(inputs, weight, bias)
+
+
+class _Products(TorchDispatchMode):
+    """Remembers what is multiplied with the transpose of one matrix."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight, self.met = weight, list[Tensor]()
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        name = function.overloadpacket.__name__
+        if name in ("addmm", "mm", "linear"):
+            left, right = arguments[1:3] if name == "addmm" else arguments[:2]
+            if isinstance(right, Tensor) and right.data_ptr() == self.weight.data_ptr():
+                self.met.append(left)
+        return function(*arguments, **(named or {}))

@@ -1,0 +1,163 @@
+"""Images that lie somewhere: a folder, a pattern of files, an array on disk; read as one goes, never all at once."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tutorial_lib.scoring.preprocessing import Preprocessing
+
+__all__ = ["ImageSource", "ReadBatch", "open_source", "read_batches"]
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+class ImageSource:
+    """Files by their paths below a folder, in sorted order.
+
+    Attributes:
+        where: as it was asked for.
+        names: one for each image: its path below the folder, or its place in the array.
+    """
+
+    def __init__(self, where: str, root: Path, names: Sequence[str]) -> None:
+        self.where, self.root, self.names = where, root, names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def image(self, index: int) -> Image.Image:
+        """One image as it lies there, decoded whole; raises what the decoder raises."""
+        with Image.open(self.root / self.names[index]) as image:
+            image.load()
+            return image
+
+    def folders(self) -> list[str] | None:
+        """The folder of each image, if every image lies in a folder of its class; else None."""
+        parts = [name.split("/") for name in self.names]
+        return [part[0] for part in parts] if all(len(part) > 1 for part in parts) else None
+
+    def digest(self) -> str:
+        """A hash of names, sizes and times of change: the same as long as nobody has touched the images."""
+        found = hashlib.sha256()
+        for name in self.names:
+            status = os.stat(self.root / name)
+            found.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        return found.hexdigest()
+
+
+class ArraySource(ImageSource):
+    """An array (N, H, W), (N, H, W, C) or (N, C, H, W) of ``uint8`` in a ``.npy`` file, which stays on disk."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self.array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{path} is no array of images: {error}") from error
+        shape = self.array.shape
+        if self.array.dtype != np.uint8 or len(shape) not in (3, 4) or 0 in shape:
+            raise ValueError(f"{path} must hold uint8 images (N, H, W), (N, H, W, C) or (N, C, H, W), got {self._said}")
+        self.first = len(shape) == 4 and shape[3] not in (1, 3)
+        if self.first and shape[1] not in (1, 3):
+            raise ValueError(f"{path} must hold images of 1 or 3 channels, got {self._said}")
+        digits = len(str(len(self.array) - 1))
+        super().__init__(str(path), path, [f"{number:0{digits}d}" for number in range(len(self.array))])
+
+    @property
+    def _said(self) -> str:
+        return f"{self.array.dtype} {self.array.shape}"
+
+    def image(self, index: int) -> Image.Image:
+        pixels = np.array(self.array[index])
+        if self.first:
+            pixels = pixels.transpose(1, 2, 0)
+        return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
+
+    def folders(self) -> None:
+        return None
+
+    def digest(self) -> str:
+        status = self.root.stat()
+        return hashlib.sha256(f"{self.array.shape}\0{status.st_size}\0{status.st_mtime_ns}".encode()).hexdigest()
+
+
+def open_source(where: str | Path) -> ImageSource:
+    """The images of a folder (with all folders below it), of a pattern such as ``"photos/*.png"``, or of a ``.npy`` file.
+
+    Hidden files and files with another suffix than an image's are passed over; a file that cannot be read is found out when
+    its turn comes.
+
+    Raises:
+        FileNotFoundError: there is nothing of the kind.
+        ValueError: a ``.npy`` file of something else.
+    """
+    path = Path(where).expanduser()
+    if path.suffix == ".npy" and path.is_file():
+        return ArraySource(path)
+    if path.is_dir():
+        found = sorted(
+            file.relative_to(path).as_posix()
+            for file in path.rglob("*")
+            if file.suffix.lower() in SUFFIXES and not any(part[0] == "." for part in file.relative_to(path).parts)
+        )
+        if not found:
+            raise FileNotFoundError(f"{path} holds no image ({', '.join(SUFFIXES)})")
+        return ImageSource(str(where), path, found)
+    files = sorted(name for name in glob.glob(str(path), recursive=True) if os.path.isfile(name))
+    if not files:
+        raise FileNotFoundError(f"there is no folder, pattern with files or .npy file {where}")
+    root = Path(os.path.commonpath([os.path.dirname(os.path.abspath(name)) for name in files]))
+    return ImageSource(str(where), root, [Path(os.path.abspath(n)).relative_to(root).as_posix() for n in files])
+
+
+@dataclass
+class ReadBatch:
+    """Some images of a source: those that could be read, and why the others could not."""
+
+    indices: list[int]
+    images: Tensor
+    errors: dict[int, str] = field(default_factory=dict)
+
+
+def read_batches(
+    source: ImageSource, preprocessing: Preprocessing, indices: Sequence[int], size: int, workers: int = 2
+) -> Iterator[ReadBatch]:
+    """The images at ``indices``, ``size`` at a time, ``uint8`` (N, C, H, W); the next ones are read meanwhile.
+
+    Args:
+        source: where they lie.
+        preprocessing: what is done to each.
+        indices: which, in this order.
+        size: images in a batch, at least 1.
+        workers: threads that read and decode.
+    """
+    if size < 1:
+        raise ValueError(f"a batch holds at least 1 image, got {size}")
+
+    def read(index: int) -> Tensor | str:
+        try:
+            return preprocessing.prepare(source.image(index))
+        except Exception as error:  # whatever a decoder raises becomes the row's reason
+            return " ".join(f"{type(error).__name__}: {error}".split())
+
+    parts = [list(indices[start : start + size]) for start in range(0, len(indices), size)]
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        ahead = [pool.submit(read, index) for index in parts[0]] if parts else []
+        for number, part in enumerate(parts):
+            waiting = ahead
+            ahead = [pool.submit(read, index) for index in parts[number + 1]] if number + 1 < len(parts) else []
+            answers = dict(zip(part, (future.result() for future in waiting), strict=True))
+            errors = {index: answer for index, answer in answers.items() if isinstance(answer, str)}
+            images = {index: answer for index, answer in answers.items() if isinstance(answer, Tensor)}
+            stacked = torch.stack(list(images.values())) if images else torch.empty(0)
+            yield ReadBatch(list(images), stacked, errors)
