@@ -19,6 +19,7 @@ from tutorial_lib.metrics import (
     detection_accuracy,
     detection_error,
     fpr_at_tpr,
+    least_auroc,
     mean_interval,
     roc_curve,
     summary,
@@ -316,3 +317,21 @@ def test_mean_interval_is_students_t():
         mean_interval([1.0])
     with pytest.raises(ValueError, match="level must lie"):
         mean_interval(values, 95)
+
+
+def test_no_concave_curve_has_less_than_the_least_auroc():
+    known = norm.ppf((np.arange(2000) + 0.5) / 2000)
+    for distance in (0.3, 1.0, 2.0, 3.5):  # two normal distributions of one width: their curve is concave
+        strange = known + distance
+        fpr, error = fpr_at_tpr(known, strange), detection_error(known, strange)
+        area = auroc(known, strange)
+        assert least_auroc(fpr) <= least_auroc(fpr, error) + 1e-9 <= area + 2e-3
+
+
+def test_a_curve_of_two_straight_pieces_has_exactly_the_least_auroc():
+    fpr, tpr = 0.2, 0.95
+    area = auroc(np.r_[np.zeros(80), np.ones(20)], np.r_[np.zeros(5), np.ones(95)])
+    assert least_auroc(fpr, tpr=tpr) == pytest.approx(area)
+    assert least_auroc(fpr, (fpr + 1 - tpr) / 2, tpr) == pytest.approx(area, abs=1e-6)
+    with pytest.raises(ValueError, match="fpr must lie"):
+        least_auroc(9.31)

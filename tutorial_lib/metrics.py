@@ -30,6 +30,7 @@ __all__ = [
     "detection_accuracy",
     "detection_error",
     "fpr_at_tpr",
+    "least_auroc",
     "mean_interval",
     "roc_curve",
     "summary",
@@ -172,6 +173,44 @@ class Interval:
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def least_auroc(fpr: float, error: float | None = None, tpr: float = 0.95) -> float:
+    """The smallest AUROC that a concave ROC curve can have which goes through a printed point.
+
+    A concave curve lies above its chords, so above those from (0, 0) to (fpr, tpr) to (1, 1); and the detection error,
+    half the smallest sum of misses and false alarms, says how far it comes from the diagonal. Whoever finds a smaller
+    AUROC printed beside these numbers has found a slip, or a curve that is not concave: one of a score that a
+    rearrangement of its values would improve.
+
+    Args:
+        fpr: share of one class above the threshold at which a share ``tpr`` of the other is above it, in [0, 1].
+        error: detection error, in [0, 0.5]; left out if it is not printed.
+        tpr: in (0, 1).
+
+    >>> round(least_auroc(0.0931), 4), round(least_auroc(0.0931, 0.0612), 4)
+    (0.9284, 0.9388)
+    """
+    if not 0 <= fpr <= 1 or not 0 < tpr < 1 or not 0 <= (error or 0) <= 0.5:
+        raise ValueError(f"fpr must lie in [0, 1], error in [0, 0.5], tpr in (0, 1); got {fpr}, {error}, {tpr}")
+    corners = [(0.0, 0.0), (fpr, tpr), (1.0, 1.0)]
+    if error is None:
+        return _area_under_hull(corners)
+    touching = np.linspace(0, 2 * error, 101)  # where the curve comes nearest to (0, 1) is not printed
+    return min(_area_under_hull([*corners, (x, x + 1 - 2 * error)]) for x in touching)
+
+
+def _area_under_hull(points: list[tuple[float, float]]) -> float:
+    hull: list[tuple[float, float]] = []
+    for x, y in sorted(points):
+        while len(hull) > 1:
+            (x1, y1), (x2, y2) = hull[-2:]
+            if (x2 - x1) * (y - y1) < (y2 - y1) * (x - x1):
+                break
+            hull.pop()
+        hull.append((x, y))
+    xs, ys = np.array(hull).T
+    return float((np.diff(xs) * (ys[1:] + ys[:-1]) / 2).sum())
 
 
 def mean_interval(values: Any, level: float = 0.95) -> Interval:

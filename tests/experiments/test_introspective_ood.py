@@ -14,6 +14,7 @@ from tutorial_lib.introspection import second_network
 from tutorial_lib.metrics import auroc
 from tutorial_lib.results.published import read_published
 from tutorial_lib.results.rows import Row, provenance
+from tutorial_lib.results.stored import stored_rows
 from tutorial_lib.runs.registry import EXPERIMENTS
 from tutorial_lib.studies import load_study
 
@@ -66,6 +67,41 @@ def test_published_table_is_whole_and_stands_beside_cifar10():
         "introspective_ood", method="MSP", inference="introspective", ood_dataset="SVHN", metric="AUROC"
     )
     assert f"{row['value']:g}" in text
+
+
+def test_one_published_cell_is_impossible_and_one_number_is_printed_twice():
+    found = experiment.suspects()
+    assert set(found) == {
+        ("ODIN", "introspective", "Textures"),
+        ("MSP", "feed-forward", "SVHN"),
+        ("MSP", "feed-forward", "Places365"),
+    }
+    assert "AUROC 91.9 beside FPR 9.31" in found["ODIN", "introspective", "Textures"]
+    text = str(experiment.published_table())
+    assert "9.31 / 6.12 / 91.90 (?)" in text
+    assert text.count("(?)") == 2 * len(found)
+
+
+def test_our_own_curves_seldom_fail_the_test_that_the_published_cell_fails():
+    ours = experiment.below_least(stored_rows("introspective_ood", "digits"))
+    assert len(ours) % (len(experiment.DETECTORS) * len(experiment.OUTPUTS)) == 0
+    assert np.mean(np.array(ours) > 0) < 0.05  # a curve need not be concave, but most are nearly so
+
+
+def test_gains_are_paired_by_network():
+    source = provenance("python -m tutorial_lib run introspective_ood --study digits")
+    rows = [
+        Row(
+            method="msp", condition="noise", metric="auroc", value=value, n=10, variant=variant, seed=seed,
+            network="lenet", experiment="introspective_ood", study="digits", **vars(source),
+        )
+        for variant, seed, value in (
+            ("feed_forward", 0, 0.5), ("feed_forward", 1, 0.75), ("introspective_ce", 1, 0.5),
+            ("introspective_ce", 0, 0.75),
+        )
+    ]  # fmt: skip
+    gains = experiment.auroc_gains(rows, "msp", "introspective_ce")
+    assert sorted(gains["noise"]) == [-25.0, 25.0]
 
 
 def test_it_is_registered():

@@ -10,8 +10,9 @@ Rows: ``method`` is the detector, ``variant`` is whose output it reads.
 
     python -m tutorial_lib run introspective_ood --study digits --seeds 5
 
-Suspect cells of the published table: introspective ODIN on Textures has AUROC 91.9 beside an FPR of 9.31 and a detection
-error of 6.12 (97.9 would fit); MSP's 89.39 is printed for SVHN and for Places365.
+Suspect cells of the published table, see `suspects`: introspective ODIN on Textures has AUROC 91.9 beside an FPR of 9.31
+and a detection error of 6.12 (no concave curve has that; 97.9 would fit); MSP's 89.39 is printed for SVHN and for
+Places365.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from tutorial_lib.data.images import ImageSet
 from tutorial_lib.detectors import MSP, ODIN
 from tutorial_lib.experiments.introspective_recognition import VIEWS, augmented_as_trained
 from tutorial_lib.introspection import SECOND_LOOKS, IntrospectiveClassifier, second_network, views_of
-from tutorial_lib.metrics import summary
+from tutorial_lib.metrics import least_auroc, summary
 from tutorial_lib.results.published import read_published
 from tutorial_lib.results.rows import Row
 from tutorial_lib.results.tables import TableText, markdown_table, mean_and_spread
 from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
 from tutorial_lib.studies import load_study
 
-__all__ = ["DETECTORS", "EXPERIMENT", "OUTPUTS"]
+__all__ = ["DETECTORS", "EXPERIMENT", "OUTPUTS", "auroc_gains", "below_least", "published_table", "suspects"]
 
 DETECTORS = {"msp": "MSP", "odin": "ODIN"}
 
@@ -93,6 +94,92 @@ def _limited(images: ImageSet, limit: int) -> ImageSet:
     return images if len(images) <= limit else images.sample(limit, seed=0)
 
 
+def auroc_gains(rows: Sequence[Row], detector: str, output: str, over: str = "feed_forward") -> dict[str, list[float]]:
+    """By shift: AUROC of a detector on one output less that on another, percentage points, one number per network.
+
+    Args:
+        rows: of one study.
+        detector: a name in `DETECTORS`.
+        output, over: names in `OUTPUTS`.
+    """
+    values = {
+        (row.variant, row.condition, row.seed): 100 * row.value
+        for row in rows
+        if (row.method, row.metric) == (detector, "auroc")
+    }
+    found: dict[str, list[float]] = {}
+    for (variant, shift, seed), value in values.items():
+        if variant == output and (over, shift, seed) in values:
+            found.setdefault(shift, []).append(value - values[over, shift, seed])
+    return found
+
+
+Printed = dict[tuple[str, str, str], dict[str, float]]
+
+
+def _printed() -> Printed:
+    """The published numbers, percent, by detector, inference and data set."""
+    found: Printed = {}
+    for row in read_published("introspective_ood"):
+        found.setdefault((row["method"], row["inference"], row["ood_dataset"]), {})[row["metric"]] = row["value"]
+    return found
+
+
+def suspects() -> dict[tuple[str, str, str], str]:
+    """Published cells that do not fit, by detector, inference and data set, and what is wrong with them.
+
+    Two tests: is the AUROC possible beside its FPR and detection error (`tutorial_lib.metrics.least_auroc`), and is one
+    number printed for two data sets?
+    """
+    printed = _printed()
+    found = {}
+    for key, numbers in printed.items():
+        least = 100 * least_auroc(numbers["FPR_at_95TPR"] / 100, numbers["detection_error"] / 100)
+        if numbers["AUROC"] < least:
+            found[key] = (
+                f"AUROC {numbers['AUROC']:g} beside FPR {numbers['FPR_at_95TPR']:g} and detection error "
+                f"{numbers['detection_error']:g}: a concave curve with these has at least {least:.1f}"
+            )
+        twins = [
+            other
+            for other in printed
+            if other[:2] == key[:2] and other != key and printed[other]["AUROC"] == numbers["AUROC"]
+        ]
+        if twins:
+            found[key] = f"AUROC {numbers['AUROC']:g}, the same as on {twins[0][2]}"
+    return found
+
+
+def below_least(rows: Sequence[Row]) -> list[float]:
+    """By how many points each AUROC of ours lies below the least that a concave curve with its FPR and error has.
+
+    Negative where it lies above, as it must if the curve is concave; small positive numbers are curves with a dent.
+    """
+    measured: dict[tuple[object, ...], dict[str, float]] = {}
+    for row in rows:
+        measured.setdefault((row.study, row.method, row.variant, row.condition, row.seed), {})[row.metric] = row.value
+    return [
+        100 * (least_auroc(numbers["fpr_at_95_tpr_in"], numbers["detection_error"]) - numbers["auroc"])
+        for numbers in measured.values()
+    ]
+
+
+def published_table() -> TableText:
+    """The published table, FPR at 95 % TPR / detection error / AUROC in percent, a question mark at suspect cells."""
+    printed, marked = _printed(), suspects()
+    sets = list(dict.fromkeys(key[2] for key in printed))
+    body = []
+    for detector, inference in dict.fromkeys(key[:2] for key in printed):
+        line = [f"{detector}, {inference}"]
+        for name in sets:
+            numbers = printed[detector, inference, name]
+            text = " / ".join(f"{numbers[_NAMES[metric]]:.2f}" for metric in (*METRICS[:2], "auroc"))
+            line.append(text + (" (?)" if (detector, inference, name) in marked else ""))
+        body.append(line)
+    notes = [f"(?) {detector}, {inference}, {name}: {why}." for (detector, inference, name), why in marked.items()]
+    return TableText("\n\n".join([markdown_table(["FPR / error / AUROC", *sets], body), *notes]))
+
+
 def table(rows: Sequence[Row]) -> str:
     """AUROC by shift, then FPR and detection error; published values beside ours where there are any. In Markdown."""
     text = []
@@ -132,7 +219,8 @@ def _theirs(detector: str, inference: str, shift: str, metric: str) -> str:
         return "–"
     wanted = {"method": detector, "inference": inference, "ood_dataset": PUBLISHED[shift], "metric": _NAMES[metric]}
     (row,) = read_published("introspective_ood", **wanted)
-    return f"{row['value']:g}"
+    suspect = metric == "auroc" and (detector, inference, PUBLISHED[shift]) in suspects()
+    return f"{row['value']:g}{' (?)' if suspect else ''}"
 
 
 EXPERIMENT = Experiment(
