@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from tutorial_lib import __version__
-from tutorial_lib.commands import benchmark, calibrate, data, experiments, score, train
+from tutorial_lib.commands import benchmark, calibrate, data, experiments, score, suite, train
 from tutorial_lib.storage import Damaged
 
-COMMANDS = (data, train, experiments, benchmark, score, calibrate)
+COMMANDS = (data, train, experiments, suite, benchmark, score, calibrate)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,44 +31,51 @@ class Outcome:
     """What became of one cell.
 
     ``state`` is ``"done"``, ``"there"`` (another process had computed it), ``"busy"`` (another one is at it),
-    ``"failed"``, or ``"repaired"`` (its file was damaged, so that it is computed again).
+    ``"failed"``, or ``"repaired"`` (its file was damaged, so that it is computed again). ``seconds`` is how long a cell took
+    that is done.
     """
 
     cell: Cell
     state: str
     message: str = ""
+    seconds: float = 0.0
 
 
 def run(
-    experiment: Experiment,
+    experiment: Experiment | Mapping[str, Experiment],
     cells: Sequence[Cell],
     store: CellStore,
-    command: str,
+    command: str | Callable[[Cell], str],
     jobs: int = 1,
     device: str = "cpu",
     backend: str = "processes",
     scheduler: str | None = None,
     threads: int = 1,
     progress: bool = True,
+    may_start: Callable[[Cell], bool] | None = None,
+    heard: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
     """Compute and store every cell that the store lacks; one that fails does not stop the others.
 
     Neither does one whose worker is killed (for its memory, say): the others go on, and it is tried once more, alone.
 
     Args:
-        experiment: whose cells they are.
-        cells: the grid.
+        experiment: whose cells they are; or all of theirs, by name.
+        cells: the grid, in the order in which they are to start.
         store: where results are and go; with ``backend="dask"`` a folder that every worker sees.
-        command: what the rows will say made them.
+        command: what the rows will say made them; or what to ask for each cell.
         jobs: cells at a time.
         device: ``"cpu"`` or ``"cuda"``; with several CUDA devices, cells take them in turn.
         backend: ``"processes"`` on this machine, or ``"dask"``.
         scheduler: address of the Dask scheduler, ``"tcp://host:8786"``.
         threads: threads a cell uses on a CPU.
         progress: show a bar with the time left.
+        may_start: asked before a cell starts; what it refuses is left out.
+        heard: told of every outcome as it comes.
 
     Returns:
-        one `Outcome` for every cell that was not there when the run began, in the order in which they ended.
+        one `Outcome` for every cell that was not there when the run began and was not left out, in the order in which they
+        ended.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
@@ -87,18 +94,21 @@ def run(
             except DamagedCell as error:
                 outcomes.append(Outcome(cell, "repaired", f"{error} (now {store.set_aside(cell).name})"))
         missing.append(cell)
-    bar = tqdm(
-        total=len(cells), initial=len(cells) - len(missing), desc=experiment.name, unit="cell", disable=not progress
-    )
+    title = experiment.name if isinstance(experiment, Experiment) else "suite"
+    bar = tqdm(total=len(cells), initial=len(cells) - len(missing), desc=title, unit="cell", disable=not progress)
 
-    def tasks(chosen: Sequence[Cell], wait: bool) -> list[Any]:
-        return [
-            joblib.delayed(compute_cell)(experiment, cell, store.folder, command, _device(device, i), threads, wait)
-            for i, cell in enumerate(chosen)
-        ]
+    def tasks(chosen: Sequence[Cell], wait: bool) -> Iterator[Any]:
+        for i, cell in enumerate(chosen):
+            if may_start is not None and not may_start(cell):
+                continue
+            its = experiment if isinstance(experiment, Experiment) else experiment[cell.experiment]
+            said = command if isinstance(command, str) else command(cell)
+            yield joblib.delayed(compute_cell)(its, cell, store.folder, said, _device(device, i), threads, wait)
 
     def ended(outcome: Outcome) -> None:
         outcomes.append(outcome)
+        if heard is not None:
+            heard(outcome)
         bar.set_postfix_str(outcome.cell.label)
         bar.update()
 
@@ -106,21 +116,22 @@ def run(
         for wait in (False, True):  # cells that another process holds come last, when there is nothing else to do
             busy: list[Cell] = []
             while missing:
-                heard: set[str] = set()
+                answered: set[str] = set()
                 try:
-                    for outcome in parallel(tasks(missing, wait)):
-                        heard.add(outcome.cell.key)
+                    for outcome in parallel(tasks(missing, wait), lazily=may_start is not None):
+                        answered.add(outcome.cell.key)
                         if outcome.state == "busy":
                             busy.append(outcome.cell)
                         else:
                             ended(outcome)
                     break
                 except _worker_killed():
-                    unheard = [cell for cell in missing if cell.key not in heard]
+                    unheard = [cell for cell in missing if cell.key not in answered]
                     # Every worker goes with one that was killed. Who was at work has left its lock behind.
                     suspects = [cell for cell in unheard if cell not in store and store.lock_path(cell).exists()]
                     for cell in suspects:
-                        ended(parallel.alone(tasks([cell], True)[0], cell))
+                        for task in tasks([cell], True):
+                            ended(parallel.alone(task, cell))
                     missing = [cell for cell in unheard if cell not in suspects]
             missing = busy
     return outcomes
@@ -156,7 +167,7 @@ def compute_cell(
         return Outcome(cell, "failed", " ".join(f"{type(error).__name__}: {error}".split()))
     finally:
         torch.set_num_threads(threads_before)
-    return Outcome(cell, "done")
+    return Outcome(cell, "done", seconds=seconds)
 
 
 def _device(device: str, index: int) -> str:
@@ -196,10 +207,12 @@ class _parallel:
         self.context.__enter__()
         return self
 
-    def __call__(self, tasks: Iterable[Any]) -> Iterator[Outcome]:
+    def __call__(self, tasks: Iterable[Any], lazily: bool = False) -> Iterator[Outcome]:
+        """Results as they come; ``lazily``, a task is asked for only when a worker is free for it."""
         if self.backend == "processes" and self.jobs == 1:  # here, without the start of another process
             return (function(*args, **kwargs) for function, args, kwargs in tasks)
-        return joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="all")(tasks)
+        ahead = "n_jobs" if lazily else "all"
+        return joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=ahead)(tasks)
 
     def alone(self, task: Any, cell: Cell) -> Outcome:
         """Once more, with no other cell beside it that could be the one to blame."""
