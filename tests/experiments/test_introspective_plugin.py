@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tutorial_lib.experiments import introspective_plugin as experiment
 from tutorial_lib.experiments import introspective_recognition
@@ -62,15 +63,26 @@ def test_every_method_has_a_row_for_every_level(rows):
 
 def test_counts_of_recognised_images_give_the_accuracies(results, rows):
     for cell, result in zip(*results, strict=True):
-        for method in ("feed_forward", "introspective_ce"):
-            tries = 10  # two corruptions, five levels
+        for name, counts in result.arrays.items():
+            method, tries = name.removesuffix("/right"), 10  # two corruptions, five levels
             mine = [
                 r.value
                 for r in rows
                 if (r.protocol, r.method, r.metric) == (cell.settings["first"], method, "accuracy")
                 and "corrupted" in r.condition
             ]
-            assert result.arrays[f"{method}/right"].mean() / tries == pytest.approx(np.mean(mine))
+            assert counts.mean() / tries == pytest.approx(np.mean(mine))
+
+
+def test_a_temperature_changes_no_answer_and_fits_validation_images(rows):
+    for level in (0, 3, 5):
+        assert experiment.gains(rows, "plain", experiment.TEMPERATURE, level=level) == [0.0]
+    study = load_study("digits")
+    model = study.classifier()
+    answer = experiment._temperature(study, model)[experiment.TEMPERATURE]
+    (seen,) = views_of(model, study.validation.images)
+    losses = [F.cross_entropy(z.double(), study.validation.labels).item() for z in (answer(seen), seen.logits)]
+    assert losses[0] <= losses[1]
 
 
 def test_gains_are_differences_on_the_same_network(rows):

@@ -3,8 +3,8 @@
 The published table (slide table 1; Prabhushankar and AlRegib, NeurIPS 2022): accuracy on CIFAR-10-C of six first networks,
 and of the same networks with a second one on their gradients. Here: the kinds of `tutorial_lib.training.robust`, second
 networks trained on clean training images, shifted as the plain network's were, and, beside the introspective ones, the
-controls: the same second network on features and on logits, the last layer trained again, and classes balanced over the
-batch. Every difference is taken on the same images and the same first network.
+controls: the same second network on features and on logits, the last layer trained again, classes balanced over the
+batch, and a temperature. Every difference is taken on the same images and the same first network.
 
 Rows: ``protocol`` is the kind of the first network, ``method`` who answers, ``seed`` that of the first network and of its
 second ones, so that an interval over seeds holds the chance of both. Conditions are ``known`` and means over all
@@ -22,14 +22,14 @@ recognised, of the first seed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tutorial_lib.calibration import confidence_and_correct, ece
+from tutorial_lib.calibration import TemperatureScaling, confidence_and_correct, ece
 from tutorial_lib.experiments.introspective_recognition import (
     CORRUPTED,
     VIEWS,
@@ -40,6 +40,7 @@ from tutorial_lib.experiments.introspective_recognition import (
 from tutorial_lib.introspection import (
     SECOND_LOOKS,
     IntrospectiveNetwork,
+    View,
     balanced_logits,
     second_network,
     views_of,
@@ -57,8 +58,11 @@ __all__ = ["EXPERIMENT", "METHODS", "PUBLISHED", "command", "gains", "interval_t
 SECOND = ("introspective_ce", "introspective_mse", "control_features", "control_logits", "control_refit")
 """Second networks that are trained on every first one."""
 
+TEMPERATURE = "feed_forward_temperature"
+
 METHODS = {
     "feed_forward": "one look",
+    TEMPERATURE: "one look, with temperature",
     **{name: SECOND_LOOKS[name].title for name in SECOND},
     "feed_forward_balanced": "one look, classes balanced over the batch",
 }
@@ -82,32 +86,35 @@ VERSION = 1
 
 
 def cells(study: str, seeds: Sequence[int]) -> list[Cell]:
-    """One cell per first network and seed."""
+    """Two cells per first network and seed: one with second networks, and one with a temperature, which needs none."""
     network = _study(study).network
     return [
-        Cell(EXPERIMENT.name, study, seed, {"network": network, "first": kind}, VERSION)
+        Cell(EXPERIMENT.name, study, seed, {"network": network, "first": kind, **settings}, VERSION)
         for seed in seeds
         for kind in FIRST.get(study, tuple(KINDS))
+        for settings in ({}, {"answers": TEMPERATURE})
     ]
 
 
 def compute(cell: Cell, device: torch.device) -> CellResult:
-    """Train the second networks on one first network, and measure them all, clean and corrupted."""
+    """Train the second networks on one first network, or fit its temperature, and measure, clean and corrupted."""
     study, network, kind = _study(cell.study), cell.settings["network"], cell.settings["first"]
     model = robust_classifier(study, kind, network, cell.seed).to(device)
-    second = second_networks(study, network, model, cell.seed)
+    answers = (
+        _temperature(study, model)
+        if cell.settings.get("answers") == TEMPERATURE
+        else _looks(study, network, model, cell.seed)
+    )
     numbers: dict[tuple[str, str], list[tuple[float, float]]] = {}
     right: dict[str, NDArray[np.uint8]] = {}
     n: dict[str, int] = {}
     for condition, images, labels in conditions(study):
         level = condition.partition("/")[2]
         (seen,) = views_of(model, images)
-        answers = {"feed_forward": seen.logits, "feed_forward_balanced": balanced_logits(seen.logits)}
-        answers |= {name: h.predict_logits(*seen) for name, h in second.items()}
         place = f"{CORRUPTED}/{level}" if level else condition
         n[place] = n.get(place, 0) + len(labels)
-        for name, logits in answers.items():
-            confidence, correct = confidence_and_correct(logits.double().softmax(dim=1), labels)
+        for name, answer in answers.items():
+            confidence, correct = confidence_and_correct(answer(seen).double().softmax(dim=1), labels)
             numbers.setdefault((name, place), []).append((float(correct.mean()), ece(confidence, correct)))
             if level:
                 right[name] = right.get(name, np.zeros(len(labels), np.uint8)) + correct
@@ -117,6 +124,26 @@ def compute(cell: Cell, device: torch.device) -> CellResult:
         for metric, value in zip(("accuracy", "ece"), np.mean(several, axis=0), strict=True)
     ]
     return CellResult(found, {f"{name}/right": counts for name, counts in right.items()})
+
+
+Answers = dict[str, Callable[[View], Tensor]]
+"""From what a first network shows to logits (N, K), by method."""
+
+
+def _looks(study: Study, network: str, model: nn.Module, seed: int) -> Answers:
+    answers: Answers = {
+        "feed_forward": lambda seen: seen.logits,
+        "feed_forward_balanced": lambda seen: balanced_logits(seen.logits),
+    }
+    for name, h in second_networks(study, network, model, seed).items():
+        answers[name] = lambda seen, h=h: h.predict_logits(*seen)  # type: ignore[misc]
+    return answers
+
+
+def _temperature(study: Study, model: nn.Module) -> Answers:
+    (held_out,) = views_of(model, study.validation.images)
+    scaling = TemperatureScaling().fit(held_out.logits, study.validation.labels)
+    return {TEMPERATURE: lambda seen: scaling.transform(seen.logits)}
 
 
 def second_networks(
@@ -246,7 +273,8 @@ def _accuracies(rows: Sequence[Row]) -> str:
 
 
 def _differences(rows: Sequence[Row], metric: str) -> str:
-    shown = [name for name in METHODS if name != "feed_forward"]
+    no_news = ("feed_forward", *([TEMPERATURE] if metric == "accuracy" else []))  # a temperature changes no answer
+    shown = [name for name in METHODS if name not in no_news]
     body = [
         [
             KINDS[kind],
