@@ -97,7 +97,8 @@ def _of_two(score: str, model: nn.Module) -> Detector:
     if isinstance(head, nn.Linear):
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
-            head.weight += 0.3 * head.weight.std() * torch.randn(head.weight.shape, generator=generator)
+            other_way = torch.randn(head.weight.shape, generator=generator).to(head.weight)
+            head.weight += 0.3 * head.weight.std() * other_way
     return d.EnsembleUncertainty(DeepEnsemble([model, other]), score)
 
 

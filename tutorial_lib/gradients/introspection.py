@@ -27,7 +27,8 @@ def introspective_features(model: nn.Module, images: Tensor, loss: str = "ce") -
         loss: ``"ce"`` (p is softmax) or ``"bce"`` (p is sigmoid).
 
     Returns:
-        (N, K, D) in the model's type, D the width of the last layer's input. Its squared norm is small where the network agrees.
+        (N, K, D) in the model's type and on its device, D the width of the last layer's input. Its squared norm is small where the
+        network agrees.
 
     Prabhushankar and AlRegib, "Introspective learning", NeurIPS 2022, eq. 2.
 
