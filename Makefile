@@ -16,7 +16,7 @@ NUMERICAL := tests/gradients tests/detectors tests/calibration tests/uncertainty
 OLD_PROCESSOR := ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book test quick chapter emulated oldest serve links lint format clean distclean address requirements
+.PHONY: help venv book test quick chapter emulated oldest gpu serve links lint format clean distclean address requirements
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -69,6 +69,9 @@ $(OLDEST)/.installed: pyproject.toml
 
 oldest: $(OLDEST)/.installed ## the gradients and a numerical selection of the tests on the oldest supported torch
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(TESTED_ON_OLDEST) $(ARGS)
+
+gpu: $(STAMP) ## where there is a CUDA device: ten minutes of exactness, benchmark and suite; leaves rows to be committed
+	$(BIN)/python tools/on_gpu.py $(ARGS)
 
 serve: book ## show the book on localhost:8000 (another port: make serve PORT=8080)
 	@echo "http://localhost:$(PORT)   (Ctrl+C to stop)"

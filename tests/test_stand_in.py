@@ -1,11 +1,13 @@
 """On a device that is not the processor, everything runs, gives the processor's numbers, and mixes nothing.
 
-The device is `stand_in.StandIn`. What is tried here, a real accelerator is not the first to try.
+The device is `stand_in.StandIn`. What is tried here, a real accelerator is not the first to try; where there is one,
+``TUTORIAL_TEST_DEVICE=cuda`` (in ``make gpu``) runs the same tests on it, with room for its rounding.
 """
 
 from __future__ import annotations
 
 import copy
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -33,14 +35,21 @@ from tutorial_lib.training.classifier import TrainingConfig, train_classifier
 from tutorial_lib.training.contrastive import ContrastiveConfig, train_contrastive
 from tutorial_lib.training.side_by_side import train_side_by_side
 
-pytestmark = pytest.mark.skipif(not stand_in.AVAILABLE, reason="this torch has no back ends in Python")
+REAL = os.environ.get("TUTORIAL_TEST_DEVICE", "")
+LOOSER = 30 if REAL else 1
+"""An accelerator rounds otherwise, and a training or a fit carries that on."""
+
+pytestmark = pytest.mark.skipif(not (REAL or stand_in.AVAILABLE), reason="this torch has no back ends in Python")
 
 DETECTORS = examples()
 
 
 @pytest.fixture(scope="module")
 def device() -> torch.device:
-    return stand_in.install()
+    if not REAL:
+        return stand_in.install()
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    return torch.device(REAL, 0)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +138,7 @@ QUESTIONS = [("ones", "bce"), ("predicted", "ce"), ("zeros", "mse")]
 
 def same(found: Any, expected: Any) -> None:
     """Equal but for rounding, and on the processor unless said otherwise."""
-    np.testing.assert_allclose(np.asarray(found), np.asarray(expected), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(found), np.asarray(expected), rtol=LOOSER * 1e-4, atol=LOOSER * 1e-6)
 
 
 def network_and_images(name: str) -> tuple[nn.Module, torch.Tensor]:
@@ -213,8 +222,8 @@ CONFIG = TrainingConfig(epochs=2, batch_size=16, learning_rate=0.01, schedule="c
 
 def states_agree(there: nn.Module, here: nn.Module) -> None:
     for (name, found), expected in zip(there.state_dict().items(), here.state_dict().values(), strict=True):
-        assert found.device.type == stand_in.NAME, name
-        np.testing.assert_allclose(found.cpu(), expected, rtol=1e-3, atol=1e-5, err_msg=name)
+        assert found.device.type != "cpu", name
+        np.testing.assert_allclose(found.cpu(), expected, rtol=LOOSER * 1e-3, atol=LOOSER * 1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -304,8 +313,10 @@ def test_attack(name, device, study, model):
     for given in (images, images.to(device)):
         found = attack(on(device, model), given, labels.to(given.device), torch.Generator().manual_seed(0))
         assert found.images.device == given.device
-        assert (found.images.cpu() == expected.images).float().mean() > 0.98, "a pixel may round to the next grey level"
-        assert found.fooled.tolist() == expected.fooled.tolist()
+        assert (found.images.cpu() == expected.images).float().mean() > (0.9 if REAL else 0.98), (
+            "a pixel may round to the next grey level"
+        )
+        assert (found.fooled.cpu() == expected.fooled).float().mean() >= (0.8 if REAL else 1)
 
 
 @pytest.mark.parametrize(("family", "name"), [(family, name) for family in FAMILIES for name in FAMILIES[family]])
@@ -345,5 +356,7 @@ def test_a_cell_of_an_experiment(name, device, tmp_path, monkeypatch):
     here, there = results
     assert len(here.measurements) == len(there.measurements) > 0
     for expected, found in zip(here.measurements, there.measurements, strict=True):
-        assert found.label == expected.label and found.value == pytest.approx(expected.value, rel=1e-3, abs=1e-3)
+        assert found.label == expected.label and found.value == pytest.approx(
+            expected.value, rel=1e-3, abs=LOOSER * 1e-3
+        )
     assert all(type(array) is np.ndarray for array in there.arrays.values())

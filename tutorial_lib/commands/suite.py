@@ -77,7 +77,7 @@ def register(subparsers: Any) -> None:
     command.add_argument(
         "--save",
         action="store_true",
-        help="write the tables that are whole at the end into the library's own result files",
+        help="write the tables that are whole at the end, and that the library has no rows of, into its own result files",
     )
     command.set_defaults(run=_run, error=command.error)
 
@@ -178,13 +178,16 @@ def _report(whole: Suite, cut_off: bool) -> str:
 
 
 def _save(whole: Suite) -> None:
-    """Rows of every table of which all planned cells are there."""
+    """Rows of every table of which all planned cells are there, and of which no rows come with the library."""
+    from tutorial_lib.results.rows import RESULTS
+    from tutorial_lib.results.stored import stored_rows
     from tutorial_lib.runs.saved import save
     from tutorial_lib.runs.suite import NETWORKS, all_experiments
 
     absent = {planned.table for planned in whole.missing()}
     for table in dict.fromkeys(planned.table for planned in whole.planned):
-        if table not in absent and table[0] != NETWORKS.name:
+        shipped = (RESULTS / f"{table[0]}.csv").is_file() and stored_rows(*table)
+        if table not in absent and table[0] != NETWORKS.name and not shipped:
             cells = [planned.cell for planned in whole.planned if planned.table == table]
             for path in save(all_experiments()[table[0]], cells, whole.store):
                 print(f"wrote {path}", file=sys.stderr)
