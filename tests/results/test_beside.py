@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import statistics
 from collections import Counter
 from dataclasses import fields
 
 import pytest
 
+from tutorial_lib.experiments import adversarial, out_of_distribution
 from tutorial_lib.results import beside, published, slides
 from tutorial_lib.results.beside import counts, entries, larger_is_better, lesson
 from tutorial_lib.results.rows import RESULTS, Measurement, Row
 from tutorial_lib.results.slides import FLIPPED, PublishedTable, by_columns, published_tables
 from tutorial_lib.results.verdict import CANNOT, NOT_REPRODUCED, NOT_RUN, REPRODUCED
+from tutorial_lib.runs.registry import EXPERIMENTS
 
 TABLES = published_tables()
 ALL = {table.name: entries(table) for table in TABLES}
@@ -112,6 +115,13 @@ def test_a_printed_mean_is_compared_with_whole_seeds_only(tried):
     assert entry.ours.minutes == 2
 
 
+def test_a_mean_of_all_rounds_is_one_of_all_conditions_that_begin_alike(tried):
+    table = described(tried, columns={"method": "purview", "metric": "auroc", "condition": "clean/*"}, mean_over=0)
+    rows = [row(v, s, condition=f"clean/{n}") for s, n, v in ((0, 20, 0.2), (0, 50, 0.6), (1, 20, 0.3))]
+    [entry] = entries(table, lambda name: [*rows, row(0.9, condition="noise/20")])
+    assert entry.ours.by_seed == {0: pytest.approx(0.4)}, "the second seed has not come to its end"
+
+
 def test_the_best_control_is_chosen_and_the_printed_unit_is_used(tried):
     columns = {"method": "purview", "metric": "auroc"}
     controls = {"worse": {**columns, "method": "msp"}, "turned round": {**columns, FLIPPED: "yes"}}
@@ -126,7 +136,9 @@ def test_the_best_control_is_chosen_and_the_printed_unit_is_used(tried):
 
 def test_which_way_is_better():
     assert all(map(larger_is_better, ("AUROC", "AUPR", "detection accuracy", "accuracy %", "SRCC")))
-    assert not any(map(larger_is_better, ("ECE %", "NLL", "FPR at 95 % TPR", "detection error %", "test error %")))
+    assert not any(
+        map(larger_is_better, ("ECE %", "NLL", "FPR at 95 % TPR", "detection error %", "test error %", "OR", "RMSE"))
+    )
 
 
 def test_calibration_is_compared_in_percent():
@@ -137,6 +149,27 @@ def test_calibration_is_compared_in_percent():
     ]
     assert entry.ours.mean == pytest.approx(100 - 100 * entry.ours.rows[0].value)
     assert isinstance(entry.ours.rows[0], Measurement) and entry.value == 15.57
+
+
+def test_names_are_those_of_the_experiments():
+    """Before there are rows, a name that no experiment has would only look like a number that was not run."""
+    plugin, active, quality = (
+        importlib.import_module(f"tutorial_lib.experiments.{name}")
+        for name in ("introspective_plugin", "active_learning", "image_quality")
+    )
+    known = {
+        "introspective_plugin": {"method": plugin.METHODS, "protocol": plugin.PUBLISHED},
+        "active_learning": {"method": active.STRATEGIES, "variant": active.LOOKS},
+        "image_quality": {"method": quality.METHODS, "metric": quality.CRITERIA},
+        "out_of_distribution": {"method": out_of_distribution.METHODS},
+        "adversarial": {"method": {**adversarial.METHODS}},
+    }
+    for name, columns in known.items():
+        studies = set(EXPERIMENTS[name].studies)
+        for match in (entry.match for entry in ALL[name]):
+            assert set(match.studies) <= studies and {match.stand_in} <= studies | {""}
+            for asked in filter(None, (match.columns, match.held_out, *match.controls.values())):
+                assert all(asked[column] in names for column, names in columns.items() if column in asked), asked
 
 
 def test_an_experiment_without_rows_is_no_error():

@@ -86,7 +86,9 @@ def larger_is_better(metric: str) -> bool:
     >>> larger_is_better("AUROC %"), larger_is_better("detection error %")
     (True, False)
     """
-    return not any(word in metric.lower() for word in ("error", "ece", "nll", "brier", "fpr"))
+    return metric != "OR" and not any(
+        word in metric.lower() for word in ("error", "ece", "nll", "brier", "fpr", "rmse")
+    )
 
 
 def entries(table: PublishedTable, rows_of: Callable[[str], Sequence[Row]] | None = None) -> list[Entry]:
@@ -131,7 +133,8 @@ def lesson(found: Sequence[Entry]) -> str:
     judged = [entry for entry in found if entry.verdict.difference is not None]
     shown = [entry for entry in found if entry.ours]
     if not shown:
-        missing = list(dict.fromkeys(entry.match.missing for entry in found if entry.match.missing))
+        # of several things that are missing, the first is the one without which the others would not help
+        missing = list(dict.fromkeys(entry.match.missing.split(", and ")[0] for entry in found if entry.match.missing))
         waiting = sum(entry.verdict.state == NOT_RUN for entry in found)
         parts = [f"{waiting} of its {len(found)} numbers have not been run yet"] if waiting else []
         if missing:
@@ -186,7 +189,11 @@ class _Index:
             self.known[experiment] = index
         candidates = self.known[experiment].get((study, columns["method"], columns["metric"]), [])
         wanted = {name: value for name, value in columns.items() if name not in ("experiment", FLIPPED)}
-        return [row for row in candidates if all(getattr(row, name) == value for name, value in wanted.items())]
+        return [row for row in candidates if all(_fits(getattr(row, name), value) for name, value in wanted.items())]
+
+
+def _fits(found: str, wanted: str) -> bool:
+    return found.startswith(wanted[:-1]) if wanted.endswith("*") else found == wanted
 
 
 def _shipped(experiment: str) -> list[Row]:
@@ -204,7 +211,8 @@ def _ours(index: _Index, experiment: str, match: Match, columns: Columns, study:
     for row in rows:
         value = 1 - row.value if columns.get(FLIPPED) else row.value
         by_seed.setdefault(row.seed, {}).setdefault(row.condition, []).append(match.offset + match.scale * value)
-    whole = {seed: values for seed, values in by_seed.items() if len(values) == match.mean_over}
+    conditions = match.mean_over or max(map(len, by_seed.values()), default=0)
+    whole = {seed: values for seed, values in by_seed.items() if len(values) == conditions}
     means = {seed: float(np.mean([np.mean(one) for one in values.values()])) for seed, values in sorted(whole.items())}
     return Ours(means, tuple(row for row in rows if row.seed in means), title)
 
