@@ -97,11 +97,13 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
 
 @contextmanager
 def progress_bar(total: int, what: str) -> Iterator[Callable[[int], Any]]:
-    """A bar on a terminal, a line now and then elsewhere; yields a function that is told how many more are done."""
+    """A bar on a terminal; elsewhere a line every half minute, if it takes as long. Yields a function that is told how many
+    more are done."""
     from tqdm import tqdm
 
     terminal = sys.stderr.isatty()
-    with tqdm(total=total, desc=what, unit=" images", mininterval=0.2 if terminal else 30, file=sys.stderr) as bar:
+    often = {"mininterval": 0.2} if terminal else {"mininterval": 30, "delay": 30}
+    with tqdm(total=total, desc=what, unit=" images", file=sys.stderr, **often) as bar:
         yield bar.update
 
 

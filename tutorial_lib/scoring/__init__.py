@@ -6,6 +6,7 @@
 from tutorial_lib.scoring.calibrate import Calibration, calibrate, calibrate_logits, folder_labels
 from tutorial_lib.scoring.choice import USABLE, default_names, named_detectors
 from tutorial_lib.scoring.contact_sheet import ends_of, write_contact_sheet
+from tutorial_lib.scoring.decision import auroc_by_kind, good_ways
 from tutorial_lib.scoring.drift import control_chart, online_p_values, wealth
 from tutorial_lib.scoring.networks import Network, Overrides, open_network
 from tutorial_lib.scoring.normal import Normal, fit_to_normal, tail_probability
@@ -14,7 +15,13 @@ from tutorial_lib.scoring.score import Outcome, plan_of, score_images
 from tutorial_lib.scoring.sources import open_source, read_batches
 from tutorial_lib.scoring.table import read_table
 from tutorial_lib.scoring.tensors import read_safetensors, read_weights
-from tutorial_lib.scoring.thresholds import AnswerThreshold, alarm_threshold, answer_threshold, upper_bound
+from tutorial_lib.scoring.thresholds import (
+    AnswerThreshold,
+    alarm_threshold,
+    allowed_above,
+    answer_threshold,
+    upper_bound,
+)
 
 __all__ = [
     "USABLE",
@@ -26,6 +33,8 @@ __all__ = [
     "Overrides",
     "Preprocessing",
     "alarm_threshold",
+    "allowed_above",
+    "auroc_by_kind",
     "answer_threshold",
     "calibrate",
     "calibrate_logits",
@@ -34,6 +43,7 @@ __all__ = [
     "ends_of",
     "fit_to_normal",
     "folder_labels",
+    "good_ways",
     "named_detectors",
     "online_p_values",
     "open_network",

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import beta
 
-__all__ = ["GRID", "AnswerThreshold", "alarm_threshold", "answer_threshold", "upper_bound"]
+__all__ = ["GRID", "AnswerThreshold", "alarm_threshold", "allowed_above", "answer_threshold", "upper_bound"]
 
 GRID = (0.0, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999)
 """Confidences at which `answer_threshold` asks; fixed before any image is seen, or the promise would not hold."""
@@ -54,8 +54,16 @@ def alarm_threshold(held_out: ArrayLike, rate: float, delta: float | None = None
     97.0
     """
     scores = np.sort(np.asarray(held_out, dtype=np.float64))[::-1]
+    return float(scores[allowed_above(len(scores), rate, delta)])
+
+
+def allowed_above(count: int, rate: float, delta: float | None = None) -> int:
+    """How many of ``count`` held-out scores may lie above the threshold of `alarm_threshold`.
+
+    >>> allowed_above(99, rate=0.05), allowed_above(99, rate=0.05, delta=0.1)
+    (4, 1)
+    """
     _check_share("rate", rate)
-    count = len(scores)
     if delta is None:
         above, least = math.floor(rate * (count + 1) + 1e-9) - 1, math.ceil(1 / rate - 1e-9) - 1
     else:
@@ -65,7 +73,7 @@ def alarm_threshold(held_out: ArrayLike, rate: float, delta: float | None = None
         least = math.ceil(math.log(delta) / math.log1p(-rate))
     if above < 0:
         raise ValueError(f"{count} held-out scores are too few for this promise; it takes {least}")
-    return float(scores[above])
+    return above
 
 
 def upper_bound(wrong: int, count: int, delta: float) -> float:
