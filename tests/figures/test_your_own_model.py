@@ -39,6 +39,12 @@ def test_stored_rows_hold_every_kind_and_way():
         assert all(len(values) == 3 and 0 <= min(values) <= max(values) <= 1 for values in by_way.values())
 
 
+def test_one_way_alone_is_good_for_every_kind():
+    """The sentence over the figure of chapter 16."""
+    good = [set(good_ways(by_way)) for by_way in auroc_by_kind("digits").values()]
+    assert set.intersection(*good) == {"activation_fusion"}
+
+
 def test_tails_are_drawn_as_shares(axes):
     draw_tails(axes, {"normal": [0.1, 0.5, 0.9], "strange": [0.01, 0.01, 0.2]})
     x, y = axes.lines[2].get_data()

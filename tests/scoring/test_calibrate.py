@@ -27,6 +27,7 @@ def test_the_temperature_is_the_factor_and_the_error_goes_away():
     found = calibrate_logits(logits, labels, risk=0.2)
     assert found.temperature == pytest.approx(3.0, rel=0.1)
     assert found.ece_before > 3 * found.ece_after and found.ece_after < 1.5 * found.chance
+    assert "does not help" not in str(found)
     assert found.nll_after < found.nll_before and (found.n_fit, found.n) == (3000, 3000)
     order = np.random.default_rng(0).permutation(6000)
     rest = np.sort(order[3000:])
@@ -36,6 +37,16 @@ def test_the_temperature_is_the_factor_and_the_error_goes_away():
     answered = confidence >= found.threshold.threshold
     assert found.threshold.wrong == (~right[answered]).sum() and found.threshold.bound <= 0.2
     assert found.threshold.answered == pytest.approx(answered.mean())
+
+
+def test_a_temperature_from_a_handful_of_mistakes_is_told():
+    logits = torch.eye(3, dtype=torch.float64)[torch.arange(60) % 3] * 9
+    labels = np.arange(60) % 3
+    fit = np.sort(np.random.default_rng(0).permutation(60)[:30])
+    labels[fit[:2]] = (labels[fit[:2]] + 1) % 3
+    found = calibrate_logits(logits, labels)
+    assert found.wrong_fit == 2 and found.nll_after > found.nll_before
+    assert "2 of them answered wrongly" in str(found) and "a temperature of 1 is better" in str(found)
 
 
 def test_the_command_writes_what_score_can_use(place, tmp_path, capsys):

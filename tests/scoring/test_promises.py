@@ -11,6 +11,7 @@ from scipy.stats import binom, kstest
 from tutorial_lib.scoring import (
     alarm_threshold,
     answer_threshold,
+    chance_of_more,
     control_chart,
     online_p_values,
     tail_probability,
@@ -49,6 +50,12 @@ def test_alarms_for_the_set_that_one_has(count, rate, delta):
     assert broken <= delta + 3 * np.sqrt(delta / 1000)
     with pytest.raises(ValueError, match="it takes"):
         alarm_threshold(range(3), rate, delta)
+
+
+@pytest.mark.parametrize(("above", "count", "rate"), [(0, 30, 0.05), (3, 100, 0.02), (9, 80, 0.2)])
+def test_the_chance_of_more_is_that_of_few_above(above, count, rate):
+    """More than the rate lies above the threshold exactly if at most ``above`` of the scores lie above that quantile."""
+    assert chance_of_more(above, count, rate) == pytest.approx(binom.cdf(above, count, rate))
 
 
 @pytest.mark.parametrize(("wrong", "count"), [(0, 10), (3, 50), (49, 50), (120, 1000)])

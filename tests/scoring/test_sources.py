@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from tutorial_lib.scoring import Preprocessing, open_source, read_batches
+from tutorial_lib.scoring import Preprocessing, open_source, read_batches, write_images
 
 AS_THEY_ARE = Preprocessing((6, 5), 3)
 
@@ -84,3 +85,15 @@ def test_other_arrays_are_refused(tmp_path, array):
     np.save(tmp_path / "x.npy", array, allow_pickle=True)
     with pytest.raises(ValueError, match="x.npy"):
         open_source(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_written_is_read_again(tmp_path, channels):
+    images = torch.randint(0, 256, (12, channels, 6, 5), dtype=torch.uint8)
+    write_images(tmp_path, images, ["b", "a"] * 6)
+    source = open_source(tmp_path)
+    assert source.folders() == ["a"] * 6 + ["b"] * 6
+    batch = next(read_batches(source, Preprocessing((6, 5), channels), range(12), 12))
+    assert torch.equal(batch.images, torch.cat([images[1::2], images[::2]]))
+    with pytest.raises(TypeError, match="uint8"):
+        write_images(tmp_path, images / 255, ["a"] * 12)

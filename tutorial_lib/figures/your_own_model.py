@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 from scipy.stats import beta
 from torch import Tensor
 
+from tutorial_lib.figures.common import words
 from tutorial_lib.plots import KNOWN, MODEL, MUTED, UNKNOWN, WIDE, WIDTH, label_line, show_image
 from tutorial_lib.scoring.decision import WAYS, good_ways
-from tutorial_lib.scoring.thresholds import allowed_above
+from tutorial_lib.scoring.thresholds import allowed_above, chance_of_more
 
 __all__ = ["PromisePicture", "decision", "draw_evidence", "draw_tails", "ends"]
 
@@ -37,7 +40,7 @@ def ends(rows: Mapping[str, tuple[Sequence[Tensor], Sequence[str]]], title: str)
             cell.remove()
         for cell, image, word in zip(line, images, said, strict=False):
             show_image(cell, image)
-            cell.set_xlabel(word, fontsize=10)
+            cell.set_xlabel(textwrap.fill(words(word), 11), fontsize=10)
         line[0].set_title(name, fontsize=12)
     figure.suptitle(title, x=0.01, ha="left")
     return figure
@@ -57,7 +60,7 @@ def decision(table: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> 
     across = 2
     down = math.ceil(len(table) / across)
     figure, axes = plt.subplots(
-        down, across, figsize=(WIDTH, down * (0.25 * len(names) + 0.75) + 0.4), sharex=True, sharey=True, squeeze=False
+        down, across, figsize=(WIDTH, down * (0.25 * len(names) + 0.95) + 0.4), sharex=True, sharey=True, squeeze=False
     )
     for cell in axes.flat[len(table) :]:
         cell.remove()
@@ -69,7 +72,7 @@ def decision(table: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> 
             cell.scatter(values, [row] * len(values), color=colour, marker=marker, s=26, alpha=0.8)
             if len(values):
                 cell.plot([np.mean(values)] * 2, [row - 0.32, row + 0.32], color=colour, lw=2.5)
-        cell.set_title(kind, fontsize=12)
+        cell.set_title(textwrap.fill(kind, 19), fontsize=12)
         cell.set_yticks(range(len(names)), [WAYS[way].title for way in names])
         cell.set_ylim(len(names) - 0.5, -0.5)
         cell.set_xlim(0.5, 1.02)
@@ -129,7 +132,9 @@ class PromisePicture:
             density = rates.pdf(x)
             axes.plot(x, density, color=colour, ls=style, label=f"promised {said}")
             axes.fill_between(x, density, where=x > self.rate, color=colour, alpha=0.25, lw=0)
-            words.append(f"promised {said}: more than {self.rate:.0%} in {rates.sf(self.rate):.0%} of draws")
+            words.append(
+                f"promised {said}: more than {self.rate:.0%} in {chance_of_more(above, held_out, self.rate):.0%} of draws"
+            )
         axes.set(xlim=(0, 4 * self.rate), yticks=[], xlabel="normal images that will be called strange")
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
@@ -154,11 +159,13 @@ def draw_evidence(axes: Axes, evidence: ArrayLike, alarms: ArrayLike, change: in
     axes.plot(time, wealth, color=MODEL)
     axes.axhline(level, color=MUTED, lw=1.2, ls="--")
     axes.axvline(change, color=MUTED, lw=1.2, ls=":")
-    low = min(float(wealth.min()), -1.0) - 0.8
+    high = max(float(wealth.max()), level)
+    step = (high - min(float(wealth.min()), 0.0)) / 12  # a line of text
+    low = min(float(wealth.min()), 0.0) - 2.5 * step
     places = time[np.asarray(alarms, dtype=bool)]
-    axes.plot(places, np.full(len(places), low + 0.3), ls="none", marker="|", ms=8, color=UNKNOWN)
-    axes.set(xlim=(0, len(wealth)), ylim=(low, max(float(wealth.max()), level) + 1.2))
-    axes.set(xlabel="images", ylabel="wealth, powers of 10")
-    label_line(axes, 2, level + 0.15, f"believed: wealth {1 / delta:,.0f}", MUTED)
-    label_line(axes, 2, low + 0.55, "alarms of the control chart", UNKNOWN)
-    label_line(axes, change + 1, max(float(wealth.max()), level) + 0.6, "change begins", MUTED)
+    axes.plot(places, np.full(len(places), low + 0.5 * step), ls="none", marker="|", ms=8, color=UNKNOWN)
+    axes.set(xlim=(0, len(wealth)), ylim=(low, high + 1.5 * step), xlabel="images", ylabel="wealth, powers of 10")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    label_line(axes, 2, level + 0.15 * step, f"believed: wealth {1 / delta:,.0f}", MUTED, va="bottom")
+    label_line(axes, 2, low + step, "alarms of the control chart", UNKNOWN, va="bottom")
+    label_line(axes, change + 1, high + 0.8 * step, "change begins", MUTED)

@@ -12,7 +12,7 @@ from tutorial_lib.scoring.networks import Network, Overrides, open_network
 from tutorial_lib.scoring.normal import Normal, fit_to_normal, tail_probability
 from tutorial_lib.scoring.preprocessing import Preprocessing
 from tutorial_lib.scoring.score import Outcome, plan_of, score_images
-from tutorial_lib.scoring.sources import open_source, read_batches
+from tutorial_lib.scoring.sources import open_source, read_batches, write_images
 from tutorial_lib.scoring.table import read_table
 from tutorial_lib.scoring.tensors import read_safetensors, read_weights
 from tutorial_lib.scoring.thresholds import (
@@ -20,6 +20,7 @@ from tutorial_lib.scoring.thresholds import (
     alarm_threshold,
     allowed_above,
     answer_threshold,
+    chance_of_more,
     upper_bound,
 )
 
@@ -38,6 +39,7 @@ __all__ = [
     "answer_threshold",
     "calibrate",
     "calibrate_logits",
+    "chance_of_more",
     "control_chart",
     "default_names",
     "ends_of",
@@ -58,4 +60,5 @@ __all__ = [
     "upper_bound",
     "wealth",
     "write_contact_sheet",
+    "write_images",
 ]

@@ -30,7 +30,8 @@ class Calibration:
     """What `calibrate` found.
 
     Attributes:
-        temperature: that divides the logits, from ``n_fit`` images.
+        temperature: that divides the logits, from ``n_fit`` images, of which ``wrong_fit`` were answered wrongly. It is made
+            of these: from few mistakes it is mostly noise.
         n, accuracy: images of the other half, and the share that the network gets right.
         bins: of the calibration errors, equal width.
         ece_before, ece_after: expected calibration error on the other half.
@@ -43,6 +44,7 @@ class Calibration:
 
     temperature: float
     n_fit: int
+    wrong_fit: int
     n: int
     accuracy: float
     bins: int
@@ -59,12 +61,13 @@ class Calibration:
         return asdict(self)
 
     def __str__(self) -> str:
+        worse = "; it does not help here, a temperature of 1 is better" if self.nll_after > self.nll_before else ""
         chance = f"chance alone makes up to {self.chance:.4f} in 95 % of such sets"
         return (
-            f"temperature {self.temperature:.4g} (from {self.n_fit:,} images)\n"
+            f"temperature {self.temperature:.4g} (from {self.n_fit:,} images, {self.wrong_fit:,} of them answered wrongly)\n"
             f"accuracy {self.accuracy:.2%} on {self.n:,} others\n"
             f"ECE {self.ece_before:.4f} before, {self.ece_after:.4f} after ({self.bins} bins, n = {self.n:,}; {chance})\n"
-            f"NLL {self.nll_before:.4f} before, {self.nll_after:.4f} after\n"
+            f"NLL {self.nll_before:.4f} before, {self.nll_after:.4f} after{worse}\n"
             f"{self.threshold}"
         )
 
@@ -163,6 +166,7 @@ def calibrate_logits(
     return Calibration(
         scaling.temperature,
         len(fit),
+        int((logits[fit].argmax(dim=1).numpy() != labels[fit]).sum()),
         len(rest),
         float(right.mean()),
         bins,

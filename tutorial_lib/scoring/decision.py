@@ -6,7 +6,7 @@ say nothing; here they stay apart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,7 +93,7 @@ def _counts(row: Row, network: str) -> bool:
     return row.metric == "auroc" and row.network == network and plain
 
 
-def good_ways(by_way: Mapping[str, list[float]], margin: float = 0.01) -> list[str]:
+def good_ways(by_way: Mapping[str, Sequence[float]], margin: float = 0.01) -> list[str]:
     """Ways that cannot be told from the best one: their mean is within ``margin``, or some seed reaches the best's worst seed."""
     best = max(by_way, key=lambda way: float(np.mean(by_way[way])))
     floor = min(by_way[best])

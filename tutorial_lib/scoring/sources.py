@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tutorial_lib.data.images import check_images
 from tutorial_lib.scoring.preprocessing import Preprocessing
 
-__all__ = ["ImageSource", "ReadBatch", "open_source", "read_batches"]
+__all__ = ["ImageSource", "ReadBatch", "open_source", "read_batches", "write_images"]
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -161,3 +162,21 @@ def read_batches(
             images = {index: answer for index, answer in answers.items() if isinstance(answer, Tensor)}
             stacked = torch.stack(list(images.values())) if images else torch.empty(0)
             yield ReadBatch(list(images), stacked, errors)
+
+
+def write_images(folder: Path | str, images: Tensor, within: Sequence[str]) -> None:
+    """Images as PNG files ``FOLDER/WITHIN/NUMBER.png``, for whoever has arrays and wants a folder.
+
+    Args:
+        folder: made if need be.
+        images: ``uint8`` (N, C, H, W), C = 1 or 3.
+        within: for each image the folder that it goes to, such as its class.
+    """
+    check_images(images)
+    if images.dtype != torch.uint8:
+        raise TypeError(f"files hold uint8 images, got {images.dtype}; multiply by 255 and round first")
+    for number, (image, name) in enumerate(zip(images, within, strict=True)):
+        path = Path(folder) / name / f"{number:0{len(str(len(images)))}d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = image.permute(1, 2, 0).cpu().numpy()
+        Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(path)

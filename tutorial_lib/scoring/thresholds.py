@@ -22,7 +22,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import beta
 
-__all__ = ["GRID", "AnswerThreshold", "alarm_threshold", "allowed_above", "answer_threshold", "upper_bound"]
+__all__ = [
+    "GRID",
+    "AnswerThreshold",
+    "alarm_threshold",
+    "allowed_above",
+    "answer_threshold",
+    "chance_of_more",
+    "upper_bound",
+]
 
 GRID = (0.0, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999)
 """Confidences at which `answer_threshold` asks; fixed before any image is seen, or the promise would not hold."""
@@ -74,6 +82,19 @@ def allowed_above(count: int, rate: float, delta: float | None = None) -> int:
     if above < 0:
         raise ValueError(f"{count} held-out scores are too few for this promise; it takes {least}")
     return above
+
+
+def chance_of_more(above: int, count: int, rate: float) -> float:
+    """Probability, over the draw of ``count`` held-out scores, that more than ``rate`` of all normal images lie above a
+    threshold that ``above`` of the held-out ones exceed: the upper tail of Beta(above + 1, count - above).
+
+    >>> round(chance_of_more(0, 59, 0.05), 3)
+    0.048
+    """
+    _check_share("rate", rate)
+    if not 0 <= above < count:
+        raise ValueError(f"{above} of {count} held-out scores cannot lie above one of them")
+    return float(beta.sf(rate, above + 1, count - above))
 
 
 def upper_bound(wrong: int, count: int, delta: float) -> float:
