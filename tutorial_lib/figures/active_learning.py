@@ -127,7 +127,7 @@ def draw_lead(axes: Axes, labelled: Sequence[int], leads: Mapping[str, Sequence[
         mean = np.array([100 * interval.value for interval in intervals])
         half = np.array([100 * (interval.high - interval.value) for interval in intervals])
         axes.errorbar(x, mean, half, color=colour, marker=marker, ms=5, lw=1.4, elinewidth=1, label=name)
-    axes.set(xlabel="labels", xticks=list(labelled), ylabel="lead over random (points)")
+    axes.set(xlabel="labels", xticks=list(labelled), ylabel="lead (points)")
 
 
 def draw_intervals(
