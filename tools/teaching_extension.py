@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,8 @@ def _launch_the_learners(app: Sphinx, pagename: str, templatename: str, context:
 
 def _make_decks(app: Sphinx, exception: Exception | None) -> None:
     if exception is None and app.builder.format == "html":
-        for docname in sorted(app.env.found_docs):
+        left_out = os.environ.get("TUTORIAL_NOT_EXECUTED", "").split(os.pathsep)  # they have nothing to quote
+        for docname in sorted(app.env.found_docs.difference(left_out)):
             path = Path(app.srcdir) / f"{docname}.ipynb"
             if path.exists() and make_slides.has_slides(chapters.read(path)):
                 make_slides.make_deck(path, Path(app.outdir), docname)

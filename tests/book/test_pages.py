@@ -174,3 +174,17 @@ def test_every_work_that_is_cited_is_in_the_list(book):
     entries = soup(book / "book" / "references.html").select(".citation")
     keys = re.findall(r"^@\w+\{([^,]+),", (ROOT / "book" / "references.bib").read_text(encoding="utf-8"), re.MULTILINE)
     assert len(entries) == len(keys) == len(set(keys)) > 0
+
+
+def test_words_of_the_glossary_are_links_once(chapter):
+    links = soup(chapter).select("a.glossary-word")
+    places = [link["href"] for link in links]
+    assert links and len(set(places)) == len(places)
+    assert all(link.get("title") for link in links)
+
+
+def test_figures_open_by_themselves(chapter):
+    for picture in soup(chapter).select("main figure img"):
+        if not picture["src"].startswith("data:"):
+            link = picture.find_parent("a")
+            assert link is not None and link["href"] == picture["src"]
