@@ -158,8 +158,8 @@ def _record(entry: Entry) -> dict[str, object]:
 # --- the page ----------------------------------------------------------------------------------------------------------
 
 HEAD = (
-    *("number", "published", "ours", "difference", "state", "challenging data used", "with it held out"),
-    *("best control", "ours over control", "n", "seeds", "device", "minutes per seed", "commit", "command"),
+    *("number", "published", "ours", "difference", "state", "ours, held out", "best control", "ours over control"),
+    *("challenging data used", "n", "seeds", "device", "minutes per seed", "commit", "command"),
 )
 
 
@@ -223,12 +223,10 @@ def _entry_html(entry: Entry, name: str, place: int) -> str:
     match, ours = entry.match, entry.ours
     what = " · ".join(part for part in (match.what, match.method, match.metric) if part)
     cells = [printed(entry.value), _linked(ours, entry, name, place, "ours"), _difference(entry), _state(entry)]
-    cells += [
-        SEEN[match.seen],
-        _linked(entry.held_out, entry, name, place, "held-out") if match.held_out else "not fitted on any",
-    ]
+    held_out = _linked(entry.held_out, entry, name, place, "held-out") if match.held_out else "nothing to hold out"
     control = _linked(entry.control, entry, name, place, "control")
-    cells += [f"{escape(entry.control.title)}: {control}" if entry.control else NOTHING, _over_control(entry)]
+    cells += [held_out, f"{control} {escape(entry.control.title)}" if entry.control else NOTHING, _over_control(entry)]
+    cells += [SEEN[match.seen]]
     if ours:
         commits = " ".join(f"<code>{escape(commit)}</code>" for commit in ours.of("commit"))
         commands = " ".join(f"<code>{escape(command)}</code>" for command in ours.of("command"))

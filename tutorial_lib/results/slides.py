@@ -133,12 +133,13 @@ def by_columns(row: Published, **more: Any) -> Match:
 
 
 def _against_controls(row: Published, columns: Columns) -> dict[str, Columns]:
-    """For what learns from challenging images: the same second stage on what the forward pass has; else MSP."""
+    """MSP; and for what learns from challenging images, the same second stage on what the forward pass has."""
     if row["method"] == "msp":
         return {}
+    cheap: dict[str, Columns] = {"MSP": {**columns, "method": "msp", "challenging_data": "none"}}
     if row["challenging_data"] == "none":
-        return {"MSP": {**columns, "method": "msp"}}
-    return {title: {**columns, "method": name} for name, title in CONTROLS.items()}
+        return cheap
+    return cheap | {title: {**columns, "method": name} for name, title in CONTROLS.items()}
 
 
 def _gradcon_class(row: Published) -> Match:
