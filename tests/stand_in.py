@@ -67,6 +67,9 @@ class StandIn(torch.Tensor):
     def __repr__(self, **options: Any) -> str:  # type: ignore[override]
         return f"StandIn({self.numbers!r})"
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.detach().cpu().__reduce_ex__(protocol)  # as what is read again with map_location="cpu"
+
     def tolist(self) -> Any:
         return self.numbers.tolist()
 

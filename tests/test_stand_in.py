@@ -29,6 +29,7 @@ from tutorial_lib.models import build
 from tutorial_lib.models.autoencoder import build_autoencoder
 from tutorial_lib.models.predict import device_of, predict_logits
 from tutorial_lib.runs.registry import experiment_named
+from tutorial_lib.training import loop
 from tutorial_lib.training.autoencoder import AutoencoderConfig, train_autoencoder
 from tutorial_lib.training.autoencoders_side_by_side import train_autoencoders_side_by_side
 from tutorial_lib.training.classifier import TrainingConfig, train_classifier
@@ -220,8 +221,9 @@ def test_detector(name, device, study, model):
 CONFIG = TrainingConfig(epochs=2, batch_size=16, learning_rate=0.01, schedule="cosine", shift=1, flip=False)
 
 
-def states_agree(there: nn.Module, here: nn.Module) -> None:
-    for (name, found), expected in zip(there.state_dict().items(), here.state_dict().values(), strict=True):
+def states_agree(there: nn.Module, here: nn.Module | dict[str, torch.Tensor]) -> None:
+    state = here.state_dict() if isinstance(here, nn.Module) else here
+    for (name, found), expected in zip(there.state_dict().items(), state.values(), strict=True):
         assert found.device.type != "cpu", name
         np.testing.assert_allclose(found.cpu(), expected, rtol=LOOSER * 1e-3, atol=LOOSER * 1e-5, err_msg=name)
 
@@ -264,6 +266,47 @@ def test_training_an_autoencoder_under_the_constraint(kind, device, study):
         )
         trained.append(model)
     states_agree(trained[1], trained[0])
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("what", ["classifier", "cae"])
+def test_a_training_that_is_killed_goes_on_there(what, device, study, tmp_path, monkeypatch):
+    """What lies on the disk was on the device, and comes back to it: weights, optimiser, mean gradients."""
+    torch.manual_seed(0)
+    first = (
+        build("lenet", 8, study.image_shape)
+        if what == "classifier"
+        else build_autoencoder(what, study.image_shape, 0.25)
+    )
+
+    def train(model, state_file):
+        if what == "classifier":
+            config = replace(CONFIG, optimizer="adam")
+            train_classifier(model, small(study), small(study), config, device, False, state_file, save_every=0)
+        else:
+            constraint = GradientConstraint(model)
+            config = AutoencoderConfig(epochs=2, batch_size=16)
+            train_autoencoder(
+                model, small(study), constraint, config, state_file, False, small(study), device, save_every=0
+            )
+
+    whole, half = copy.deepcopy(first), copy.deepcopy(first)
+    train(whole, None)
+    save = loop._State.save
+
+    def save_and_die(state):
+        save(state)
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(loop._State, "save", save_and_die)
+        train(half, tmp_path / "state.bin")
+    resumed = copy.deepcopy(first)
+    train(resumed, tmp_path / "state.bin")
+    states_agree(resumed, {name: value.cpu() for name, value in whole.state_dict().items()})
 
 
 def test_training_autoencoders_side_by_side(device, study):
