@@ -18,6 +18,8 @@ SLOW = ("torch", "torchvision", "sklearn", "scipy", "matplotlib")
     [
         ("--help", "COMMAND"),
         ("run --help", "cifar10_full"),
+        ("score --help", "--fit"),
+        ("calibrate --help", "--risk"),
         ("--version", __version__),
         ("list", "calibration"),
         ("data digits", "embedded"),

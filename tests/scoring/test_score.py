@@ -21,6 +21,7 @@ from tutorial_lib.__main__ import main
 from tutorial_lib.detectors import KNN, Energy
 from tutorial_lib.scoring import score as scoring_run
 from tutorial_lib.scoring import table as scoring_table
+from tutorial_lib.storage import locked
 
 
 @pytest.fixture(autouse=True)
@@ -169,8 +170,31 @@ def test_a_finished_table_is_not_made_twice_and_never_overwritten(place, tmp_pat
     assert run(place, tmp_path / "s.csv") == 0 and "nothing to do" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         run(place, tmp_path / "s.csv", "--detectors", "energy")
-    assert "another run" in capsys.readouterr().err and (tmp_path / "s.csv").stat().st_mtime_ns == before
+    assert "from something else" in capsys.readouterr().err and (tmp_path / "s.csv").stat().st_mtime_ns == before
     assert run(place, tmp_path / "s.csv", "--detectors", "energy", "--restart") == 0
+
+
+def test_a_kill_between_the_table_and_the_file_beside_it(place, tmp_path, monkeypatch):
+    remove = scoring_table.Parts.remove
+    monkeypatch.setattr(scoring_table.Parts, "remove", lambda self: None)
+    run(place, tmp_path / "s.csv")
+    monkeypatch.setattr(scoring_table.Parts, "remove", remove)
+    (tmp_path / "s.json").unlink()
+    assert run(place, tmp_path / "s.csv") == 0
+    assert json.loads((tmp_path / "s.json").read_text())["resumed"] == 80 and not (tmp_path / "s.csv.parts").exists()
+
+
+def test_somebody_elses_file_is_not_overwritten(place, tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        run(place, tmp_path / "config.csv")
+    assert "config.json is there already" in capsys.readouterr().err and (tmp_path / "config.json").read_text() == "{}"
+
+
+def test_two_processes_do_not_write_one_table(place, tmp_path, capsys):
+    with locked(tmp_path / "s.csv.lock"):
+        assert run(place, tmp_path / "s.csv", "--restart") == 1
+    assert "another process is writing this table" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,7 +67,7 @@ def network_of(arguments: argparse.Namespace) -> Network:
         arguments.model, arguments.weights, arguments.head, arguments.num_classes, overrides, arguments.device
     )
     print(f"network: {network.name} ({network.kind}), {network.classes} classes, sha256 {network.sha256[:12]}")
-    print(f"images:  {network.preprocessing}")
+    print(textwrap.fill(f"images:  {network.preprocessing}", 84, subsequent_indent=" " * 9))
     return network
 
 

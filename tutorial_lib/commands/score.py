@@ -19,7 +19,9 @@ from tutorial_lib.commands.own_model import (
 )
 
 if TYPE_CHECKING:
+    from tutorial_lib.detectors import Detector
     from tutorial_lib.scoring.networks import Network
+    from tutorial_lib.scoring.sources import ImageSource
 
 __all__ = ["register"]
 
@@ -56,7 +58,7 @@ def register(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Do what ``python -m tutorial_lib score`` was asked to."""
     from tutorial_lib import scoring
-    from tutorial_lib.scoring.table import Parts, check_table_path
+    from tutorial_lib.scoring.table import check_table_path
 
     table = Path(arguments.out)
     check_table_path(table)
@@ -73,10 +75,29 @@ def run(arguments: argparse.Namespace) -> int:
     if fit_source is not None:
         fit = {"images": fit_source.digest(), "limit": arguments.fit_limit, "seed": arguments.seed}
     plan = scoring.plan_of(network, source, list(detectors), fit, temperature)
-    if arguments.restart:
-        Parts(table, plan).remove()
-    elif table.exists():
-        return _there_already(table, plan)
+    if not arguments.restart and _is_there(table, plan):
+        print(f"{table} is there already, from this very run; there is nothing to do")
+    else:
+        _score(arguments, network, detectors, source, fit_source, table, plan, temperature)
+    if arguments.sheet:
+        scoring.write_contact_sheet(Path(arguments.sheet), table, source)
+        print(f"wrote {arguments.sheet}")
+    return 0
+
+
+def _score(
+    arguments: argparse.Namespace,
+    network: Network,
+    detectors: dict[str, Detector],
+    source: ImageSource,
+    fit_source: ImageSource | None,
+    table: Path,
+    plan: dict[str, Any],
+    temperature: float,
+) -> None:
+    """Fit, score, and write the table with its JSON file."""
+    from tutorial_lib import scoring
+
     normal = None
     if fit_source is not None:
         normal = scoring.fit_to_normal(
@@ -85,31 +106,41 @@ def run(arguments: argparse.Namespace) -> int:
         said = normal.record
         print(f"normal:  {said['fitted']:,} images fitted, {said['held_out']:,} held out; labels: {said['labels']}")
         _complain(len(said["unread"]), f"normal images of {arguments.fit} could not be read")
+
+    def keep(outcome: scoring.Outcome) -> None:
+        record = {
+            **provenance_of("score", arguments),
+            "model": network.record(),
+            "preprocessing": network.preprocessing.record(),
+            "detectors": {name: repr(detector) for name, detector in detectors.items()},
+            "columns": "score_NAME: larger = stranger. tail_NAME: share of held-out normal images that score at least as high.",
+            "images": {"where": arguments.images, "n": outcome.images, "broken": outcome.broken},
+            "fit": None if normal is None else dict(normal.record),
+            "temperature": temperature,
+            "seconds": round(outcome.seconds, 3),
+            "images_per_second": round(outcome.per_second, 3),
+            "resumed": outcome.resumed,
+            "plan": plan,
+        }
+        write_record(table.with_suffix(".json"), record)
+
     with progress_bar(len(source), "score") as progress:
         outcome = scoring.score_images(
-            network, detectors, source, table, normal, plan, temperature, arguments.batch, arguments.workers, progress
+            network,
+            detectors,
+            source,
+            table,
+            normal,
+            plan,
+            temperature,
+            arguments.batch,
+            arguments.workers,
+            progress,
+            keep,
+            arguments.restart,
         )
-    record = {
-        **provenance_of("score", arguments),
-        "model": network.record(),
-        "preprocessing": network.preprocessing.record(),
-        "detectors": {name: repr(detector) for name, detector in detectors.items()},
-        "columns": "score_NAME: larger = stranger. tail_NAME: share of held-out normal images that score at least as high.",
-        "images": {"where": arguments.images, "n": outcome.images, "broken": outcome.broken},
-        "fit": None if normal is None else dict(normal.record),
-        "temperature": temperature,
-        "seconds": round(outcome.seconds, 3),
-        "images_per_second": round(outcome.per_second, 3),
-        "resumed": outcome.resumed,
-        "plan": plan,
-    }
-    write_record(table.with_suffix(".json"), record)
     print(f"wrote {table} ({outcome.images:,} rows) and {table.with_suffix('.json').name}")
-    if arguments.sheet:
-        scoring.write_contact_sheet(Path(arguments.sheet), table, source)
-        print(f"wrote {arguments.sheet}")
     _complain(outcome.broken, f"of {outcome.images:,} images could not be read; the column `error` says why")
-    return 0
 
 
 def _names(text: str | None) -> list[str]:
@@ -132,14 +163,23 @@ def _temperature(path: str | None, network: Network) -> float:
     return float(found["calibration"]["temperature"])
 
 
-def _there_already(table: Path, plan: dict[str, Any]) -> int:
-    """A finished table: of this very run, or of another, which is not overwritten."""
+def _is_there(table: Path, plan: dict[str, Any]) -> bool:
+    """Is there a finished table of this very run? One of another run, or somebody else's file, is not overwritten."""
+    from tutorial_lib.scoring.table import Parts
+
     beside = table.with_suffix(".json")
-    made = json.loads(beside.read_text()).get("plan") if beside.is_file() else None
-    if made != json.loads(json.dumps(plan)):
-        raise ValueError(f"{table} is there already, from another run; name another --out, or say --restart")
-    print(f"{table} is there already, from this very run; there is nothing to do")
-    return 0
+    if Parts(table, plan).folder.exists():
+        return False  # stopped, perhaps between the table and the file beside it
+    if not table.exists() and not beside.exists():
+        return False
+    try:
+        made = json.loads(beside.read_text()).get("plan")
+    except (OSError, ValueError, AttributeError):
+        made = None
+    if not table.exists() or made != json.loads(json.dumps(plan)):
+        there = table if table.exists() else beside
+        raise ValueError(f"{there} is there already, from something else; name another --out, or say --restart")
+    return True
 
 
 def _complain(count: int, what: str) -> None:

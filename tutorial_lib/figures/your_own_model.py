@@ -136,6 +136,7 @@ class PromisePicture:
                 f"promised {said}: more than {self.rate:.0%} in {chance_of_more(above, held_out, self.rate):.0%} of draws"
             )
         axes.set(xlim=(0, 4 * self.rate), yticks=[], xlabel="normal images that will be called strange")
+        axes.set_xticks(np.arange(5) * self.rate)
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         axes.legend(loc="upper right")

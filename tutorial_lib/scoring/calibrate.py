@@ -66,7 +66,7 @@ class Calibration:
         return (
             f"temperature {self.temperature:.4g} (from {self.n_fit:,} images, {self.wrong_fit:,} of them answered wrongly)\n"
             f"accuracy {self.accuracy:.2%} on {self.n:,} others\n"
-            f"ECE {self.ece_before:.4f} before, {self.ece_after:.4f} after ({self.bins} bins, n = {self.n:,}; {chance})\n"
+            f"ECE {self.ece_before:.4f} before, {self.ece_after:.4f} after ({self.bins} bins, n = {self.n:,};\n  {chance})\n"
             f"NLL {self.nll_before:.4f} before, {self.nll_after:.4f} after{worse}\n"
             f"{self.threshold}"
         )

@@ -142,10 +142,11 @@ def open_network(
 def _from_code(path: Path, factory: str, weights: Path | None) -> _Found:
     if not path.is_file():
         raise FileNotFoundError(2, "no such file", str(path))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"{path.stem}_{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:8]}"  # never in the way of another
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None  # a .py file always has a loader
     module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)
+    sys.modules[name] = module
     sys.path.insert(0, str(path.parent.absolute()))  # its own imports, as `python module.py` finds them
     try:
         spec.loader.exec_module(module)

@@ -82,6 +82,8 @@ def score_images(
     batch_size: int = 64,
     workers: int = 2,
     progress: Callable[[int], Any] = lambda done: None,
+    keep: Callable[[Outcome], Any] = lambda outcome: None,
+    restart: bool = False,
 ) -> Outcome:
     """Write the table of scores; go on with it if a run of the same plan was stopped.
 
@@ -96,6 +98,8 @@ def score_images(
         temperature: divides the logits before the confidence is taken; the scores do not see it.
         batch_size, workers: how images are read and shown to the network.
         progress: told how many more images are done.
+        keep: called once the table is there, before its parts go, to write what belongs beside it.
+        restart: drop stopped work that lies there.
 
     Raises:
         ValueError: stopped work lies there that belongs to another plan; or the table cannot be written there.
@@ -107,6 +111,8 @@ def score_images(
     with locked(table.with_name(table.name + ".lock"), wait=False) as mine:
         if not mine:
             raise BlockingIOError(11, "another process is writing this table", str(table))
+        if restart:
+            parts.remove()
         parts.begin()
         ready = [number for number in range(len(starts)) if parts.has(number)]
         resumed = sum(min(BLOCK, len(source) - starts[number]) for number in ready)
@@ -136,8 +142,10 @@ def score_images(
             table, score_columns(list(detectors), normal is not None), source.names, blocks, network.class_names
         )
         broken = sum(parts.read(number).broken for number in range(len(starts)))
+        outcome = Outcome(len(source), broken, resumed, seconds)
+        keep(outcome)
         parts.remove()
-    return Outcome(len(source), broken, resumed, seconds)
+    return outcome
 
 
 def _dividing(batch_size: int) -> int:

@@ -137,9 +137,9 @@ class AnswerThreshold:
         if self.threshold is None:
             return f"no threshold promises at most {self.risk:.1%} wrong answers from {self.n:,} images"
         return (
-            f"answer from confidence {self.threshold:g} on ({self.answered:.1%} of {self.n:,} images, {self.wrong} wrong): at "
-            f"most {self.bound:.1%} of such answers are wrong, with probability {1 - self.delta:.0%} over the draw of these "
-            "images, as long as what comes is like them"
+            f"answer from confidence {self.threshold:g} on ({self.answered:.1%} of {self.n:,} images, {self.wrong} wrong):\n"
+            f"  at most {self.bound:.1%} of such answers are wrong, with probability {1 - self.delta:.0%}\n"
+            "  over the draw of these images, as long as what comes is like them"
         )
 
 
