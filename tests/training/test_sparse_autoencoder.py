@@ -71,3 +71,20 @@ def test_the_command_ships(small, capsys):
 def test_a_seed_is_not_negative():
     with pytest.raises(ValueError, match="from 0 on"):
         module.sparse_autoencoder(-1)
+
+
+@pytest.mark.parametrize("seed", module.SHIPPED_SEEDS)
+def test_shipped_weights_are_of_the_full_setting(seed):
+    file = module.shipped_file(seed)
+    assert file.stat().st_size < 400_000
+    assert module.sparse_autoencoder(seed).encoder.shape == (400, 192)
+    record = SparseAutoencoder.read_record(file)
+    assert record["command"] == f"python -m tutorial_lib train unique --seed {seed} --ship"
+    assert {name: record[name] for name in module.SETTINGS} == dict(module.SETTINGS) and record["patches"] == 100_000
+    assert record["mean_activity"] == pytest.approx(0.035, abs=0.003)  # what sparsity asks for
+
+
+def test_none_is_shipped_unsaid():
+    assert {file.name for file in module.SHIPPED.glob("unique_*")} == {
+        module.shipped_file(seed).name for seed in module.SHIPPED_SEEDS
+    }
