@@ -72,7 +72,13 @@ class ChosenNetwork:
 
     def __init__(self, gains: Gains) -> None:
         self.gains = gains
-        every = [v for looks in gains.values() for levels in looks.values() for vs in levels.values() for v in vs]
+        every = [
+            end
+            for looks in gains.values()
+            for levels in looks.values()
+            for values in levels.values()
+            for end in _ends(values)
+        ]
         room = 0.05 * (max(every) - min(every))
         self.limits = (min(every) - room, max(every) + room)
 
@@ -84,9 +90,7 @@ class ChosenNetwork:
         for number, ((colour, marker), (name, levels)) in enumerate(zip(LOOKS, looks.items(), strict=False)):
             at = np.array(list(levels)) + 0.09 * (number - 1.5)  # side by side, or the bars hide each other
             values = np.array([np.mean(points) for points in levels.values()])
-            reach = np.array(
-                [mean_interval(points).high if len(points) > 1 else np.mean(points) for points in levels.values()]
-            )
+            reach = np.array([_ends(points)[1] for points in levels.values()])
             axes.errorbar(
                 at, values, reach - values, color=colour, marker=marker, markersize=5, label=name, elinewidth=1
             )
@@ -96,3 +100,11 @@ class ChosenNetwork:
         axes.set_xticks(list(levels), ["clean" if level == 0 else str(level) for level in levels])
         axes.legend(loc="lower left", fontsize=10)
         return figure, f"On top of {first}, at level {list(levels)[-1]}: " + "; ".join(words) + " percentage points."
+
+
+def _ends(values: Sequence[float]) -> tuple[float, float]:
+    """Of the 95 % interval of the mean; of a single value, itself."""
+    if len(values) < 2:
+        return values[0], values[0]
+    found = mean_interval(values)
+    return found.low, found.high
