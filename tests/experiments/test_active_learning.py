@@ -9,6 +9,7 @@ import torch
 from tutorial_lib.active_learning import Budget, mean_over_rounds, paired_difference
 from tutorial_lib.experiments import active_learning as experiment
 from tutorial_lib.introspection import IntrospectiveClassifier
+from tutorial_lib.models.predict import predict_logits
 from tutorial_lib.results.published import read_published
 from tutorial_lib.results.rows import Measurement, Row, provenance
 from tutorial_lib.runs.registry import EXPERIMENTS, experiment_named
@@ -67,6 +68,8 @@ def test_a_second_look_is_trained_on_the_first_network_of_the_same_seed():
         assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.first.parameters(), strict=True))
         assert two.network.inputs == ("features" if look == "control_features" else "gradients")
         assert len(two.network.validation_loss) == 1  # ten steps, an epoch of ten
+    sharp = experiment.train_with(PLAN, study, "control_temperature")(some.images, some.labels, 5)
+    torch.testing.assert_close(predict_logits(sharp, some), predict_logits(one, some) / experiment.TEMPERATURE)
     with pytest.raises(ValueError, match="no look 'third'"):
         experiment.train_with(PLAN, study, "third")
 
@@ -150,5 +153,5 @@ def test_it_is_registered_and_every_run_has_its_twin():
     for study in experiment.PLANS:
         grid = experiment_named("active_learning").cells(study, [0, 1])
         runs = {(c.settings["look"], c.settings["strategy"], c.seed) for c in grid}
-        assert len(runs) == len(grid) == 2 * 3 * 6
+        assert len(runs) == len(grid) == 2 * 4 * 6
         assert all((look, "random", seed) in runs for look, _, seed in runs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -47,13 +46,14 @@ def test_leads_are_drawn_in_points_with_their_intervals(axes):
     np.testing.assert_allclose(one.lines[2][0].get_segments()[0][:, 1], [-1, 3])
 
 
-@pytest.mark.parametrize("published", [None, {"margin": [0.001, 0.004]}])
-def test_intervals_and_published_numbers_share_a_row(published):
-    _, axes = plt.subplots()
-    pictures.draw_intervals(
-        axes, {"margin": Interval(0.0, -0.01, 0.02, 0.95), "badge": Interval(0, 0, 0, 0.95)}, published
-    )
-    bar, mean, theirs, *_ = axes.lines
-    np.testing.assert_allclose(bar.get_xdata(), [-1, 2])
-    np.testing.assert_allclose(mean.get_xdata(), [0])
+@pytest.mark.parametrize("published", [{}, {"margin": [0.001, 0.004]}])
+def test_several_kinds_and_published_numbers_share_a_row(axes, published):
+    two = {"margin": Interval(0.0, -0.02, 0.02, 0.95), "badge": Interval(0.01, 0.0, 0.02, 0.95)}
+    control = {"badge": Interval(-0.01, -0.02, 0.0, 0.95), "margin": Interval(0.0, 0.0, 0.0, 0.95)}
+    pictures.draw_intervals(axes, {"introspective": two, "control": control}, published)
+    of_two, of_control = axes.containers
+    np.testing.assert_allclose(of_two.lines[0].get_xydata(), [[0, 0], [1, 1]])
+    np.testing.assert_allclose(of_two.lines[2][0].get_segments()[0][:, 0], [-2, 2])
+    np.testing.assert_allclose(of_control.lines[0].get_xydata()[1], [-1, 1.22])  # below its row
+    (theirs,) = [line for line in axes.lines if line.get_label() == "published"]
     np.testing.assert_allclose(theirs.get_xdata(), [0.1, 0.4] if published else [])

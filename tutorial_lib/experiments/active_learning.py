@@ -8,7 +8,8 @@ levels together.
 
 The random twin of a run has its seed: the same start set, initial weights and order of batches. By two looks it buys the
 same images as by one, so its gain is that of H's answers alone, and what a strategy gains beyond it is what H has chosen.
-H on the features, without a question, is the control of the second look.
+Two controls of the second look: H on the features, without a question; and no H at all, but the logits of the one look
+divided by `TEMPERATURE`, which changes no answer, only what is asked for.
 
 The published table has means of accuracy near 0.37 on CIFAR-10: means over rounds at small budgets, and so are ours. Start,
 query, rounds and training were not published; `PLANS` are our choice.
@@ -86,6 +87,7 @@ LOOKS = {
     "feed_forward": "one look",
     "introspective": "introspective",
     "control_features": "H on features",
+    "control_temperature": "temperature ½",
 }
 """Who answers, and who is asked what the pool holds."""
 
@@ -94,6 +96,9 @@ TESTS = {"clean": "original", "gaussian_noise": "gaussian_noise"}
 
 DROPPED, PASSES = 0.3, 20
 """Share of the features dropped before the last layer, in training and for BALD, and the passes that BALD compares."""
+
+TEMPERATURE = 0.5
+"""Below 1, entropy hears less of the many small probabilities; as it falls to 0, it ranks as margin does."""
 
 SECOND_BATCH, SECOND_EPOCH = 64, 10
 """Images in a step of H, and steps in the shortest of its epochs."""
@@ -201,9 +206,16 @@ def train_with(plan: Plan, study: Study, look: str, device: torch.device | str =
         h = IntrospectiveNetwork(inputs, epochs=epochs, patience=epochs, seed=seed)
         return IntrospectiveClassifier(one_look(images, labels, seed), h).fit(again, labelled).eval()
 
+    def sharpened(images: Tensor, labels: Tensor, seed: int) -> nn.Module:
+        model = one_look(images, labels, seed)
+        with torch.no_grad():
+            for parameter in model.head.parameters():  # type: ignore[union-attr]
+                parameter.div_(TEMPERATURE)
+        return model
+
     if look not in LOOKS:
         raise ValueError(f"there is no look {look!r}; there are {', '.join(LOOKS)}")
-    return one_look if look == "feed_forward" else two_looks
+    return {"feed_forward": one_look, "control_temperature": sharpened}.get(look, two_looks)
 
 
 def test_sets(study: Study, limit: int | None = None) -> dict[str, ImageSet]:
@@ -381,13 +393,14 @@ def _luck(rows: Sequence[Row]) -> list[str]:
 
 
 def _second_looks(rows: Sequence[Row], test: str) -> str:
-    head = ["", "published", "introspective", "by choice", "H on features", "by choice"]
+    head = ["", "published", "introspective", "by choice", "H on features", "by choice", "temperature ½"]
     body = []
     for strategy, title in TITLES.items():
         entries = [_printed(strategy, test)]
         for look in ("introspective", "control_features"):
             entries.append(_points(look_gain(rows, strategy, test, look=look)))
             entries.append("–" if strategy == "random" else _points(choice_gain(rows, strategy, test, look=look)))
+        entries.append(_points(look_gain(rows, strategy, test, look="control_temperature")))
         body.append([title, *entries])
     return markdown_table(head, body)
 

@@ -131,20 +131,27 @@ def draw_lead(axes: Axes, labelled: Sequence[int], leads: Mapping[str, Sequence[
 
 
 def draw_intervals(
-    axes: Axes, ours: Mapping[str, Interval], published: Mapping[str, Sequence[float]] | None = None
+    axes: Axes,
+    intervals: Mapping[str, Mapping[str, Interval]],
+    published: Mapping[str, Sequence[float]] | None = None,
 ) -> None:
-    """A row per line of a table: our mean with its interval, and the published numbers as hollow orange marks.
+    """Published numbers as hollow marks above ours with intervals, several of ours below each other in a row.
 
     Args:
         axes: where to draw.
-        ours: fractions, by the name of the row; drawn in points, the first row at the top.
-        published: likewise, where there are any.
+        intervals: for each kind of ours, fractions by the name of the row; drawn in points, the first row at the top.
+        published: likewise, for the rows that have them.
     """
-    for row, (name, interval) in enumerate(ours.items()):
-        axes.plot([100 * interval.low, 100 * interval.high], [row, row], color=MODEL, lw=2)
-        axes.plot(100 * interval.value, row, "D", color=MODEL, ms=6)
-        theirs = 100 * np.asarray((published or {}).get(name, ()))
-        axes.plot(theirs, np.full(len(theirs), row - 0.28), "o", mfc="white", mec=UNKNOWN, mew=1.6, ms=6)
-    axes.axvline(0, color=MUTED, lw=1)
-    axes.set_yticks(range(len(ours)), list(ours))
-    axes.set(ylim=(len(ours) - 0.5, -0.6))
+    names = list(next(iter(intervals.values())))
+    kinds = ((MODEL, "D"), (MODEL_UNCERTAINTY, "s"), (MUTED, "v"))
+    for place, ((label, found), (colour, marker)) in enumerate(zip(intervals.items(), kinds, strict=False)):
+        mean = np.array([100 * found[name].value for name in names])
+        half = np.array([100 * (found[name].high - found[name].value) for name in names])
+        rows = np.arange(len(names)) + 0.22 * place
+        axes.errorbar(mean, rows, xerr=half, fmt=marker, color=colour, ms=5, elinewidth=1.8, label=label)
+    printed = [(100 * value, row - 0.24) for row, name in enumerate(names) for value in (published or {}).get(name, ())]
+    at = np.array(printed).reshape(-1, 2)
+    axes.plot(at[:, 0], at[:, 1], "o", mfc="white", mec=UNKNOWN, mew=1.6, ms=6, label="published")
+    axes.axvline(0, color=MUTED, lw=1, zorder=0)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(ylim=(len(names) - 0.3, -0.6))
