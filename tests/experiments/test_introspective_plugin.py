@@ -85,6 +85,16 @@ def test_a_temperature_changes_no_answer_and_fits_validation_images(rows):
     assert losses[0] <= losses[1]
 
 
+def test_where_nothing_is_wrong_there_is_no_temperature():
+    study, model = load_study("digits"), load_study("digits").classifier()
+    (seen,) = views_of(model, study.validation.images)
+    right = seen.logits.argmax(1) == study.validation.labels
+    study._loaded["validation"] = study.validation.subset(right)
+    torch.testing.assert_close(
+        experiment._temperature(study, model)[experiment.TEMPERATURE](seen), seen.logits.double()
+    )
+
+
 def test_gains_are_differences_on_the_same_network(rows):
     (gain,) = experiment.gains(rows, "plain", "control_features", level=3)
     value = {(r.protocol, r.method): r.value for r in rows if (r.condition, r.metric) == ("corrupted/3", "accuracy")}
