@@ -59,12 +59,42 @@ def test_every_way_gives_the_same_logits_and_features(place, reference, way):
 
 
 @pytest.mark.parametrize("way", ["net.pt2", "net.pt"])
-@pytest.mark.filterwarnings("ignore:no rule covers")
-def test_gradients_of_graph_formats_are_those_of_the_code(place, reference, way):
+def test_gradients_of_graph_formats_are_those_of_the_code(place, reference, way, recwarn):
     model = open_network(place / way).model
     images = torch.rand(30, 1, 8, 8, generator=torch.Generator().manual_seed(2))
     expected = GradientDensity(reference).fit(images).predict(images[:4])
     np.testing.assert_allclose(GradientDensity(model).fit(images).predict(images[:4]), expected, rtol=1e-2)
+
+    slow = [warning for warning in recwarn if "no rule covers" in str(warning.message)]
+    assert bool(slow) == (way == "net.pt"), "an exported network's gradients take one backward pass"
+
+
+@pytest.mark.parametrize("kind", ["batch norm", "dropout"])
+def test_a_network_that_was_saved_in_training_mode_is_refused(tmp_path, kind):
+    torch.manual_seed(0)
+    layer = nn.BatchNorm2d(4) if kind == "batch norm" else nn.Dropout(0.5)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), layer, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    program = torch.export.export(
+        network.train(), (torch.rand(2, 1, 8, 8),), dynamic_shapes=({0: torch.export.Dim("n")},)
+    )
+    torch.export.save(program, tmp_path / "net.pt2", extra_files={"config.json": '{"input_size": [1, 8, 8]}'})
+    with pytest.raises(ValueError, match="Call .eval()"):
+        open_network(tmp_path / "net.pt2", overrides=Overrides(normalized=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "swin_t"])
+def test_torchvisions_networks_survive_the_export(tmp_path, name):
+    from torchvision.models import get_model
+
+    torch.manual_seed(0)
+    network, images = get_model(name, num_classes=5).eval(), torch.rand(2, 3, 64, 64)
+    program = torch.export.export(network, (images,), dynamic_shapes=({0: torch.export.Dim("n")},))
+    torch.export.save(program, tmp_path / "net.pt2", extra_files={"config.json": '{"input_size": [3, 64, 64]}'})
+    found = open_network(tmp_path / "net.pt2", overrides=Overrides(normalized=True))
+    with torch.no_grad():
+        torch.testing.assert_close(found.model(images), network(images))
+    assert not found.without_features and found.model.features(images).shape[0] == 2
 
 
 def test_layers_of_an_exported_network_can_be_listened_to(place, reference):

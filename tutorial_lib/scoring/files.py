@@ -42,10 +42,39 @@ def load_exported(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.export.load(io.BytesIO(content), extra_files=extra)
-            network = torch.export.unflatten(program)
+            network = _in_common_words(torch.export.unflatten(program))
     except Exception as error:  # schema errors of every kind
         raise Damaged(f"{path} is no .pt2 file that torch {torch.__version__} can read: {error}") from error
     return network, _config(path, extra)
+
+
+_REORDERED: dict[str, Callable[..., Tensor]] = {
+    "batch_norm": lambda x, w, b, mean, var, training, momentum, eps, cudnn=True: F.batch_norm(
+        x, mean, var, w, b, training, momentum, eps
+    ),
+    "layer_norm": lambda x, shape, w=None, b=None, eps=1e-5, cudnn=True: F.layer_norm(x, shape, w, b, eps),
+    "group_norm": lambda x, groups, w=None, b=None, eps=1e-5, cudnn=True: F.group_norm(x, groups, w, b, eps),
+}
+"""Operators whose arguments stand in another order than those of the function of the same name."""
+
+_ALIKE = """conv1d conv2d conv3d linear relu relu_ relu6 gelu silu silu_ elu leaky_relu mish hardtanh hardswish hardsigmoid max_pool2d
+    avg_pool2d adaptive_avg_pool2d scaled_dot_product_attention sigmoid tanh softmax add sub mul div matmul mean cat flatten"""
+"""Operators that take what the function of the same name takes. Not every name means the same: ``index`` does not."""
+
+
+def _in_common_words(network: nn.Module) -> nn.Module:
+    """The same network, with ``torch.nn.functional.conv2d`` where the file says ``aten.conv2d``, and so on.
+
+    `tutorial_lib.gradients` knows the former by heart, so that gradients of all images come from one backward pass.
+    """
+    for module in network.modules():
+        graph = getattr(module, "graph", None)
+        for node in graph.nodes if isinstance(graph, torch.fx.Graph) else ():
+            if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
+                name = node.target.overloadpacket.__name__
+                found = getattr(F, name, None) or getattr(torch, name, None) if name in _ALIKE.split() else None
+                node.target = _REORDERED.get(name) or found or node.target
+    return network
 
 
 def _check_pickles(path: Path, content: bytes) -> None:

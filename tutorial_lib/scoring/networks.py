@@ -273,8 +273,14 @@ def _tried(found: _Found, name: str, head: str | None, overrides: Overrides, dev
     model, without = _with_head(network, head or found.head, preprocessing, images)
     try:
         logits = predict_logits(model, images)
+        alone = torch.cat([predict_logits(model, image[None]) for image in images])
     except Exception as error:
         raise ValueError(f"{name} fails on images of {preprocessing}: {error}") from error
+    if not torch.allclose(logits, alone, rtol=1e-3, atol=1e-3 * float(logits.abs().max())):
+        raise ValueError(
+            f"{name} answers otherwise when an image comes alone, or when it is asked again. Was it saved in training mode? "
+            "Call .eval() before you export it"
+        )
     classes = logits.shape[1]
     names = tuple(map(str, found.config.get("label_names") or found.config.get("class_names") or ()))
     if names and len(names) != classes:
