@@ -184,6 +184,12 @@ def test_table_names_every_method_that_was_measured(rows):
     assert all(change.description in text for change in CHANGES.values())
 
 
+def test_a_run_that_is_not_finished_has_a_table(rows):
+    early = [row for row in rows if row.method == "psnr"]
+    assert "| PSNR " in experiment.table(early)
+    assert experiment.flags(early, "level", "blur", "srcc") == {}
+
+
 def test_it_is_registered():
     assert "image_quality" in EXPERIMENTS
     assert experiment_named("image_quality").studies[0] == "ladder"

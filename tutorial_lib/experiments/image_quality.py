@@ -278,9 +278,14 @@ def values_of(rows: Sequence[Row], method: str, metric: str, protocol: str, cond
 
 
 def flags(rows: Sequence[Row], protocol: str, condition: str, metric: str) -> dict[str, int]:
-    """The published table's -1, 0 or 1 for our rows: each method beside the introspective one, means over seeds."""
-    n = next(row.n for row in rows if (row.protocol, row.condition, row.metric) == (protocol, condition, metric))
+    """The published table's -1, 0 or 1 for our rows: each method beside the introspective one, means over seeds.
+
+    Empty as long as the introspective one has no rows.
+    """
     means = {name: values_of(rows, name, metric, protocol, condition) for name in METHODS}
+    if not means["unique_introspective"]:
+        return {}
+    n = next(row.n for row in rows if (row.protocol, row.condition, row.metric) == (protocol, condition, metric))
     introspective = float(np.mean(means["unique_introspective"]))
     return {
         name: significance_flag(float(np.mean(values)), introspective, n)

@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tutorial_lib.plots import KNOWN, MODEL, MODEL_UNCERTAINTY, MUTED, UNKNOWN, WIDTH, show_image
+from tutorial_lib.plots import MODEL, MUTED, PALETTE, WIDTH, show_image
 
 __all__ = ["draw_filters", "draw_on_jpeg_scale", "verdicts"]
 
-LOOKS = ((MUTED, "s"), (MODEL, "o"), (UNKNOWN, "^"), (KNOWN, "D"), (MODEL_UNCERTAINTY, "v"))
+LOOKS = ((MUTED, "s"), (MODEL, "o"), (PALETTE[4], "^"), (PALETTE[5], "D"))
 """Colour and marker of each measure, in the order in which they are given."""
 
 TICKS = (5, 20, 50, 80, 95)
