@@ -78,7 +78,20 @@ from tutorial_lib.results.tables import TableText, markdown_table, mean_and_spre
 from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
 from tutorial_lib.training.sparse_autoencoder import sparse_autoencoder
 
-__all__ = ["CRITERIA", "DATABASES", "EXPERIMENT", "METHODS", "flags", "measure_named", "published_table", "values_of"]
+__all__ = [
+    "CRITERIA",
+    "DATABASES",
+    "EXPERIMENT",
+    "METHODS",
+    "consistency_table",
+    "flags",
+    "jpeg_table",
+    "level_table",
+    "measure_named",
+    "order_table",
+    "published_table",
+    "values_of",
+]
 
 NAME = "image_quality"
 
@@ -313,7 +326,7 @@ def published_table(rows: Sequence[Row] = ()) -> TableText:
             line = [f"{method.title}, ours"]
             for metric, (_, digits) in CRITERIA.items():
                 values = values_of(mine, name, metric, "")
-                line.append(mean_and_spread(values, digits) if values else f"needs {database}")
+                line.append(mean_and_spread(values, digits) if values else "needs it")
             body.append(line)
         blocks.append(
             f"{database}, slide 108. In brackets: significantly worse than the introspective measure (-1), or not to be "
@@ -379,6 +392,21 @@ def level_table(rows: Sequence[Row], condition: str) -> TableText:
             line.append(text + ("" if flag is None else f" ({flag})"))
         body.append(line)
     return TableText(markdown_table(["", *(CRITERIA[metric][0] for metric in metrics)], body))
+
+
+def consistency_table(rows: Sequence[Row], metric: str = "srcc", digits: int = 2) -> TableText:
+    """One column of `level_table` for every distortion; flags in brackets."""
+    kinds = list(dict.fromkeys(row.condition for row in rows if row.protocol == "level"))
+    flagged = {kind: flags(rows, "level", kind, metric) for kind in kinds}
+    body = []
+    for name, method in METHODS.items():
+        line = [method.title]
+        for kind in kinds:
+            flag = flagged[kind].get(name)
+            text = mean_and_spread(values_of(rows, name, metric, "level", kind), digits)
+            line.append(text + ("" if flag is None else f" ({flag})"))
+        body.append(line)
+    return TableText(markdown_table(["", *kinds], body))
 
 
 def jpeg_table(rows: Sequence[Row], methods: Sequence[str] = tuple(METHODS)) -> TableText:
