@@ -95,5 +95,6 @@ def test_what_is_written_is_read_again(tmp_path, channels):
     assert source.folders() == ["a"] * 6 + ["b"] * 6
     batch = next(read_batches(source, Preprocessing((6, 5), channels), range(12), 12))
     assert torch.equal(batch.images, torch.cat([images[1::2], images[::2]]))
+    assert torch.equal(source.pixels(6), images[0])
     with pytest.raises(TypeError, match="uint8"):
         write_images(tmp_path, images / 255, ["a"] * 12)

@@ -43,6 +43,12 @@ class ImageSource:
             image.load()
             return image
 
+    def pixels(self, index: int) -> Tensor:
+        """One image as it lies there, ``uint8`` (C, H, W): C = 1 if it is grey, else 3."""
+        image = self.image(index)
+        values = torch.from_numpy(np.array(image if image.mode == "L" else image.convert("RGB")))
+        return values[None] if image.mode == "L" else values.permute(2, 0, 1)
+
     def folders(self) -> list[str] | None:
         """The folder of each image, if every image lies in a folder of its class; else None."""
         parts = [name.split("/") for name in self.names]
