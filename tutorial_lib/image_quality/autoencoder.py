@@ -63,11 +63,11 @@ class SparseAutoencoder:
         """W1, b1, W2, b2."""
         return self.encoder, self.encoder_bias, self.decoder, self.decoder_bias
 
-    def hidden(self, patches: NDArray[np.float64]) -> NDArray[np.float64]:
+    def hidden(self, patches: NDArray[np.floating]) -> NDArray[Any]:
         """h of patches (inputs, M): (units, M), in (0, 1)."""
         return scipy.special.expit(self.encoder @ patches + self.encoder_bias[:, None])
 
-    def reconstruct(self, hidden: NDArray[np.float64]) -> NDArray[np.float64]:
+    def reconstruct(self, hidden: NDArray[np.floating]) -> NDArray[Any]:
         """What the decoder makes of h (units, M): (inputs, M)."""
         return self.decoder @ hidden + self.decoder_bias[:, None]
 

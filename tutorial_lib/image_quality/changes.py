@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -217,9 +218,13 @@ def matched(reference: Tensor, name: str, target: float, steps: int = 24) -> tup
     best, nearest = reference, np.inf
     for _ in range(steps):
         strength = (low + high) / 2
-        copy = _bytes(reference, lambda images, strength=strength: apply(images, strength))
+        copy = _bytes(reference, partial(_by, strength, apply))
         found = float(psnr(reference, copy)[0])
         if abs(found - target) < abs(nearest - target):
             best, nearest = copy, found
         low, high = (strength, high) if found > target else (low, strength)
     return best, nearest
+
+
+def _by(strength: float, apply: Callable[[Tensor, float], Tensor], images: Tensor) -> Tensor:
+    return apply(images, strength)

@@ -212,5 +212,5 @@ def _ranks(responses: Responses) -> NDArray[np.float64]:
 
 
 def _powered(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    lengths = np.linalg.norm(first) * np.linalg.norm(second)
-    return 0.0 if lengths == 0 else float(min(1.0, abs(first @ second) / lengths) ** POWER)
+    lengths = float(np.linalg.norm(first) * np.linalg.norm(second))
+    return 0.0 if lengths == 0 else min(1.0, abs(float(first @ second)) / lengths) ** POWER
