@@ -43,7 +43,7 @@ def steps(device: str, minutes: float) -> list[Step]:
     total = 60 * minutes
     real = (("TUTORIAL_TEST_DEVICE", device),) if device != "cpu" else ()
     tests = (python, "-m", "pytest", "-q", "tests/test_stand_in.py")
-    benchmark = ("benchmark", "gradients", "--quick", "--device", device, "--seconds", "1.5")
+    benchmark: tuple[str, ...] = ("benchmark", "gradients", "--quick", "--device", device, "--seconds", "1.5")
     benchmark += ("--networks", "resnet18", "resnet20", "small_cnn", "--batches", "8", "32", "128", "--save")
     rest = 0.5 * total
     suite = ("suite", "--device", device, "--budget", f"{0.9 * rest:.0f}s", "--jobs", "1", "--save")

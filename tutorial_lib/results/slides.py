@@ -119,7 +119,7 @@ def by_columns(row: Published, **more: Any) -> Match:
         if row.get(name) is not None
     }
     columns["challenging_data"] = seen
-    where = [row.get("study", ""), row.get("network", ""), row.get("condition", "")]
+    where = [str(row.get(name) or "") for name in ("study", "network", "condition")]
     made: dict[str, Any] = {
         "what": " · ".join(CONDITIONS.get(part, part) for part in where if part),
         "method": row.get("method", ""),
