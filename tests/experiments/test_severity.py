@@ -258,11 +258,21 @@ def test_on_x_rays_the_gradient_is_in_front_and_the_lookup_is_a_coin(xray_rows):
     assert 1 - told("complexity/control") > max(told(f"{model}/{score}") for model, score in experiment.SCORES)
 
 
-def test_on_x_rays_the_bins_come_up_to_simclr_from_below(xray_rows):
+def test_on_x_rays_no_label_of_the_score_beats_random_bins_simclr_or_pixels(xray_rows):
+    """Within the spread of seeds; the diagnosis itself as bins is above all of them."""
     values, references, _ = experiment.by_number_of_bins(xray_rows, {"ill?": "pneumonia"})
-    few, many = np.mean(values["ill?"][10]), np.mean(values["ill?"][200])
-    simclr, true = np.mean(references["ill?"]["SimCLR"]), np.mean(references["ill?"]["true bins"])
-    assert few < many < simclr + 0.01 and simclr < true - 0.03
+    pixels = experiment.panels(xray_rows, "auroc", {"ill?": "pneumonia"}, {"pixels": "pixels"})["ill?"]["pixels"]
+    plain = [
+        references["ill?"]["SimCLR"],
+        references["ill?"]["random bins"],
+        pixels,
+        values["ill?"][10],
+        values["ill?"][200],
+    ]
+    means = [np.mean(seeds) for seeds in plain]
+    spread = max(np.std(seeds, ddof=1) for seeds in plain)
+    assert max(means) - min(means) < 2 * spread
+    assert np.mean(references["ill?"]["true bins"]) > max(means) + 0.03
 
 
 def test_share_of_the_ill_grows_with_the_gradient_score(xray_rows):
