@@ -244,7 +244,8 @@ def table(rows: Sequence[Row]) -> str:
         mine = [row for row in rows if row.study == study]
         seeds = len({row.seed for row in mine})
         text += [
-            f"{study}: accuracy %, mean ± standard deviation over {seeds} first networks (published: CIFAR-10-C)",
+            f"{study}: accuracy %, clean and under corruption, mean ± standard deviation over {seeds} first networks, and "
+            "what the introspective network gains; last: the published ones on CIFAR-10-C",
             "",
             _accuracies(mine),
             "",
@@ -263,16 +264,15 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _accuracies(rows: Sequence[Row]) -> str:
-    head = ["first network", "clean", "one look", "introspective", "gain", "published", "introspective", "gain"]
+    head = ["first network", "clean", "one look", "second gains", "published", "gains"]
     body = []
     for kind, title in KINDS.items():
         mine = [row for row in rows if row.protocol == kind]
-        places = [("feed_forward", 0), ("feed_forward", None), ("introspective_ce", None)]
-        entries = [_percent(mean_over_conditions(mine, method, "accuracy", level)) for method, level in places]
+        entries = [_percent(mean_over_conditions(mine, "feed_forward", "accuracy", level)) for level in (0, None)]
         entries.append(mean_and_spread(gains(rows, kind, "introspective_ce"), 2))
         published = published_accuracy(kind)
-        theirs = [f"{value:.2f}" for value in (*published, published[1] - published[0])] if published else ["–"] * 3
-        body.append([title, *(entries if mine else ["not run"] * 4), *theirs])
+        theirs = [f"{published[0]:.2f}", f"{published[1] - published[0]:.2f}"] if published else ["–"] * 2
+        body.append([title, *(entries if mine else ["not run"] * 3), *theirs])
     return markdown_table(head, body)
 
 
@@ -282,17 +282,28 @@ def _differences(rows: Sequence[Row], metric: str) -> str:
     body = [
         [
             KINDS[kind],
-            *(interval_text(gains(rows, kind, name, metric)) for name in shown),
-            interval_text(gains(rows, kind, "introspective_ce", metric, over="control_features")),
+            *(interval_text(gains(rows, kind, name, metric), 1) for name in shown),
+            interval_text(gains(rows, kind, "introspective_ce", metric, over="control_features"), 1),
         ]
         for kind in KINDS
         if any(row.protocol == kind for row in rows)
     ]
-    return markdown_table(["first network", *(METHODS[name] for name in shown), "the question"], body)
+    return markdown_table(["first network", *(_SHORT[name] for name in shown), "the question"], body)
+
+
+_SHORT = {
+    TEMPERATURE: "temperature",
+    "introspective_ce": "gradients, CE",
+    "introspective_mse": "gradients, MSE",
+    "control_features": "H on features",
+    "control_logits": "H on logits",
+    "control_refit": "last layer again",
+    "feed_forward_balanced": "balanced",
+}
 
 
 def _percent(values: Mapping[int, float]) -> str:
-    return mean_and_spread([100 * value for value in values.values()], 2)
+    return mean_and_spread([100 * value for value in values.values()])
 
 
 EXPERIMENT = Experiment(
