@@ -75,6 +75,7 @@ SCORES = (
     ("cae_grad", "reconstruction"),
     ("cae_grad", "gradient"),
     ("cae_grad", "combined"),
+    ("vae", "gradient"),
     ("vae_grad", "latent"),
     ("vae_grad", "gradient"),
     ("vae_grad", "combined"),
