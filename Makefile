@@ -59,12 +59,12 @@ emulated: $(STAMP) ## the numerical tests as on an old processor, with nothing i
 
 # The oldest torch and torchvision that pyproject.toml allows, in an environment of their own (4 GB).
 OLDEST := .venv-oldest
-TESTED_ON_OLDEST := tests/gradients tests/test_metrics.py tests/uncertainty
+TESTED_ON_OLDEST := tests/gradients tests/test_metrics.py tests/uncertainty tests/calibration tests/attacks tests/introspection
 
 $(OLDEST)/.installed: pyproject.toml
 	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check "torch==2.6.0" "torchvision==0.21.0" -e . \
-		pytest pytest-xdist hypothesis nbval
+		pytest pytest-xdist hypothesis nbval torchmetrics
 	@touch $@
 
 oldest: $(OLDEST)/.installed ## the gradients and a numerical selection of the tests on the oldest supported torch
