@@ -108,7 +108,7 @@ def deck_html(notebook: NotebookNode, page: BeautifulSoup, docname: str, glued: 
     heading = page.find("h1")
     name = _without_anchor(heading).get_text().strip() if heading else chapters.title(notebook)
     course = page.find("meta", property="og:site_name")
-    footer = str(course["content"]) if course else _course_name(page)
+    footer = str(course["content"]) if course else course_name(page)
     stacks: list[list[list[str]]] = [[[f'<h1>{html.escape(name)}</h1>\n<p class="course">{html.escape(footer)}</p>']]]
     for position, cell in enumerate(notebook.cells):
         kind = chapters.slide_type(cell)
@@ -153,7 +153,7 @@ def deck_html(notebook: NotebookNode, page: BeautifulSoup, docname: str, glued: 
         "title": html.escape(f"{name} · slides"),
         "footer": html.escape(footer),
         "page": f"../{docname}.html",
-        "head": "\n".join([str(icon) for icon in page.find_all("link", rel="icon")] + _math_scripts(page)),
+        "head": "\n".join([str(icon) for icon in page.find_all("link", rel="icon")] + math_scripts(page)),
         "slides": slides,
     }
     return re.sub(r"\{\{ (\w+) \}\}", lambda match: values[match[1]], template)
@@ -282,7 +282,7 @@ def _value(match: re.Match[str], glued: dict[str, str]) -> str:
     return format(float(glued[name]), match["format"]) if match["format"] else glued[name].strip("'")
 
 
-def _math_scripts(page: BeautifulSoup) -> list[str]:
+def math_scripts(page: BeautifulSoup) -> list[str]:
     """The scripts that draw formulas, as the page has them; the deck lies as deep in the book as the page."""
     scripts = []
     for script in page.find_all("script"):
@@ -298,7 +298,7 @@ def _without_anchor(heading: Tag) -> Tag:
     return heading
 
 
-def _course_name(page: BeautifulSoup) -> str:
+def course_name(page: BeautifulSoup) -> str:
     title = page.title.get_text() if page.title else ""
     return title.rpartition("—")[2].strip()
 

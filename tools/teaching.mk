@@ -1,9 +1,12 @@
 # Teaching: slides, workshop, new chapters, notebooks for learners. Included by the Makefile, which says what BIN and STAMP are.
 
-.PHONY: slides workshop new-chapter learner
+.PHONY: slides pdf workshop new-chapter learner
 
 slides: book ## reveal.js decks of all chapters, in _build/html/slides
 	$(BIN)/python tools/make_slides.py _build/html
+
+pdf: book ## the whole book as one file, _build/book.pdf (needs Chromium or Chrome)
+	$(BIN)/python tools/make_pdf.py
 
 workshop: book ## student and instructor notebooks and the zips of a workshop, in _build/workshop
 	$(BIN)/python tools/make_workshop.py
