@@ -22,6 +22,10 @@ sys.path.insert(0, str(ROOT / "tools"))
 matplotlib.use("Agg")
 
 
+# In a process of their own: see tests/test_off_the_processor.py.
+collect_ignore = [] if os.environ.get("TUTORIAL_TEST_DEVICE") else ["test_stand_in.py"]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs the built book or a browser, so that `make quick` can do without."""
     for item in items:
