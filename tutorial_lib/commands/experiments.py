@@ -10,7 +10,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from tutorial_lib.commands.options import checked_device, device, positive
+from tutorial_lib.commands.options import add_running_options, cells_at_a_time, checked_device, positive
 from tutorial_lib.data.registry import suggestion
 from tutorial_lib.runs.registry import EXPERIMENTS, STUDIES, experiment_named
 
@@ -45,28 +45,7 @@ def register(subparsers: Any) -> None:
     command.add_argument("name", metavar="NAME", help=", ".join(EXPERIMENTS))
     command.add_argument("--study", help=f"{_STUDIES} (default: TUTORIAL_STUDY, else the experiment's first)")
     command.add_argument("--seeds", type=positive, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
-    command.add_argument(
-        "--jobs",
-        type=positive,
-        default=None,
-        metavar="N",
-        help="cells at a time (default: processors / threads; 1 on CUDA)",
-    )
-    command.add_argument(
-        "--threads", type=positive, default=1, metavar="N", help="threads a cell uses on a CPU (default 1)"
-    )
-    command.add_argument(
-        "--device", type=device, default=None, metavar="D", help="cpu or cuda (default: cuda if there is one)"
-    )
-    command.add_argument(
-        "--backend",
-        choices=("processes", "dask"),
-        default="processes",
-        help="where cells run: processes of this machine (default), or a Dask cluster (pip install dask distributed)",
-    )
-    command.add_argument(
-        "--scheduler", metavar="ADDRESS", help="of a Dask scheduler, tcp://host:port (default: a local cluster)"
-    )
+    add_running_options(command)
     command.add_argument(
         "--save",
         action="store_true",
@@ -122,7 +101,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from tutorial_lib.runs.store import CellStore
 
     where = checked_device(arguments.device, arguments.error)
-    jobs = arguments.jobs or (1 if where.startswith("cuda") else max(1, (os.cpu_count() or 1) // arguments.threads))
+    jobs = arguments.jobs or cells_at_a_time(where, arguments.threads)
     store = CellStore()
     store.folder.mkdir(parents=True, exist_ok=True)  # a file in its place, say, is better known before the first cell
     missing = check_backend(arguments.backend)

@@ -1,11 +1,21 @@
-"""Values of options that several commands take, refused in the same words by all of them."""
+"""Options that several commands take, and values of them, refused in the same words by all of them."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 
-__all__ = ["checked_device", "device", "natural", "not_negative", "positive", "share"]
+__all__ = [
+    "add_running_options",
+    "cells_at_a_time",
+    "checked_device",
+    "device",
+    "natural",
+    "not_negative",
+    "positive",
+    "share",
+]
 
 
 def positive(text: str) -> int:
@@ -70,3 +80,32 @@ def checked_device(asked: str | None, error: Callable[[str], None]) -> str:
         )
         error(f"argument --device: {asked} was asked for, but {seen}")
     return asked
+
+
+def add_running_options(command: argparse.ArgumentParser) -> None:
+    """How the cells of an experiment are computed: how many at a time, with what, and where."""
+    command.add_argument(
+        "--jobs", type=positive, metavar="N", help="cells at a time (default: processors / threads; 1 per CUDA device)"
+    )
+    command.add_argument(
+        "--threads", type=positive, default=1, metavar="N", help="threads a cell uses on a CPU (default 1)"
+    )
+    command.add_argument("--device", type=device, metavar="D", help="cpu or cuda (default: cuda if there is one)")
+    command.add_argument(
+        "--backend",
+        choices=("processes", "dask"),
+        default="processes",
+        help="where cells run: processes of this machine (default), or a Dask cluster (pip install dask distributed)",
+    )
+    command.add_argument(
+        "--scheduler", metavar="ADDRESS", help="of a Dask scheduler, tcp://host:port (default: a local cluster)"
+    )
+
+
+def cells_at_a_time(where: str, threads: int) -> int:
+    """How many cells run side by side if nobody says: what the processors hold, or one for each CUDA device."""
+    if where.startswith("cuda"):
+        import torch
+
+        return max(1, torch.cuda.device_count()) if where == "cuda" else 1
+    return max(1, (os.cpu_count() or 1) // threads)

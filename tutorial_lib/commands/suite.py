@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tutorial_lib.commands.options import checked_device, device, positive
+from tutorial_lib.commands.options import add_running_options, cells_at_a_time, checked_device, positive
 from tutorial_lib.data.registry import suggestion
 from tutorial_lib.runs.registry import EXPERIMENTS, STUDIES
 
@@ -58,22 +57,7 @@ def register(subparsers: Any) -> None:
         help=f"only this one; may be repeated: {', '.join(STUDIES)} (default: all whose images are here)",
     )
     command.add_argument("--seeds", type=positive, default=3, metavar="N", help="of every table (default 3)")
-    command.add_argument(
-        "--jobs", type=positive, metavar="N", help="cells at a time (default: processors / threads; 1 per CUDA device)"
-    )
-    command.add_argument(
-        "--threads", type=positive, default=1, metavar="N", help="threads a cell uses on a CPU (default 1)"
-    )
-    command.add_argument("--device", type=device, metavar="D", help="cpu or cuda (default: cuda if there is one)")
-    command.add_argument(
-        "--backend",
-        choices=("processes", "dask"),
-        default="processes",
-        help="where cells run: processes of this machine (default), or a Dask cluster (pip install dask distributed)",
-    )
-    command.add_argument(
-        "--scheduler", metavar="ADDRESS", help="of a Dask scheduler, tcp://host:port (default: a local cluster)"
-    )
+    add_running_options(command)
     command.add_argument(
         "--save",
         action="store_true",
@@ -101,7 +85,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if missing:
         print(missing, file=sys.stderr)
         return 1
-    jobs = arguments.jobs or _jobs(where, arguments.threads)
+    jobs = arguments.jobs or cells_at_a_time(where, arguments.threads)
     names = tuple(arguments.experiment or EXPERIMENTS)
     store = CellStore()
     planned = suite.plan(names, arguments.study, arguments.seeds)
@@ -125,14 +109,6 @@ def _run(arguments: argparse.Namespace) -> int:
         _save(whole)
     print(_report(whole, cut_off))
     return 1 if any(outcome.state == "failed" for outcome in whole.outcomes) else 0
-
-
-def _jobs(where: str, threads: int) -> int:
-    if where.startswith("cuda"):
-        import torch
-
-        return max(1, torch.cuda.device_count()) if where == "cuda" else 1
-    return max(1, (os.cpu_count() or 1) // threads)
 
 
 def _plan_text(whole: Suite, where: str) -> str:
