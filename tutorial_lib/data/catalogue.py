@@ -149,6 +149,7 @@ MNIST = DataSet(
     how_to_get=_command("mnist"),
     terms="CC BY-SA 3.0 as usually stated (LeCun, Cortes, Burges 1998)",
     download=_torchvision("MNIST", train=(True, False)),
+    neighbours=50,  # by writer: the most similar image is one of the 50 before or after 11 times as often as by chance
 )
 
 FASHION_MNIST = DataSet(
@@ -289,6 +290,7 @@ SVHN = DataSet(
     how_to_get=_command("svhn"),
     terms="non-commercial use only (Netzer et al. 2011)",
     download=_svhn_files,
+    neighbours=6,  # by house, and no number has more digits; every crop shows a piece of the digits beside it
 )
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -106,6 +106,8 @@ class ImageSet:
             cut through a source.
         note: what a reader must know about this copy, for instance which part of the original it is; empty if
             there is nothing.
+        neighbours: sources whose numbers differ by at most this may belong together: digits of one house number, digits
+            of one writer. 0 where the order says nothing.
 
     >>> pixels = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
     >>> images = ImageSet("two", pixels, torch.tensor([0, 1]), ("a", "b"), source=torch.arange(2))
@@ -121,6 +123,7 @@ class ImageSet:
     class_names: tuple[str, ...]
     source: torch.Tensor
     note: str = ""
+    neighbours: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.images, torch.Tensor) or self.images.dtype != torch.uint8 or self.images.ndim != 4:

@@ -90,6 +90,7 @@ class DataSet:
         terms: licence or terms of use, as far as stated by the authors.
         download: fetches the published files into a folder (needs the internet); ``None`` where that must be
             done by hand.
+        neighbours: see :attr:`ImageSet.neighbours`.
     """
 
     name: str
@@ -99,6 +100,7 @@ class DataSet:
     how_to_get: str = ""
     terms: str = ""
     download: Callable[[Path], Any] | None = None
+    neighbours: int = 0
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -176,6 +178,7 @@ def load_part(data_set: DataSet, split: str | None = None, complete: bool = Fals
         content.class_names or data_set.class_names,
         source,
         note,
+        data_set.neighbours,
     )
 
 

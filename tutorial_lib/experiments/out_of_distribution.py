@@ -5,7 +5,9 @@ Every detector of `tutorial_lib.detectors` meets every shift of a study that thi
 * what a detector learns of known images, it learns from the validation images (and, where a paper says so, from the
   training images), never from those it is tested on;
 * of each set of challenging images, 40 % may be learned from and 60 % are tested on. The side goes by the source
-  image, so that a rotated digit and the digit itself are never on different sides;
+  image, so that a rotated digit and the digit itself are never on different sides; digits of house numbers and of MNIST
+  go by contiguous blocks, so that one house or one writer's hand is not on both; no image is on both sides, or twice
+  among those tested;
 * a detector that learns from challenging images appears twice: fitted on the set it is tested on, as published
   (challenging data ``same``), and fitted on all the other sets (``other``);
 * under the open-set protocol (`tutorial_lib.experiments.open_set`) the network knows four classes only, and what learns
@@ -26,11 +28,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tutorial_lib import detectors
 from tutorial_lib.data.images import ImageSet
 from tutorial_lib.data.registry import suggestion
+from tutorial_lib.data.splits import two_sides
 from tutorial_lib.detectors.base import Detector
 from tutorial_lib.detectors.evidence import Evidence
 from tutorial_lib.experiments.open_set import open_set
@@ -57,7 +60,7 @@ __all__ = [
 
 NAME = "out_of_distribution"
 
-VERSION = 4
+VERSION = 5
 """Of the grid; cells of an older one are computed again."""
 
 LIMIT = 2000
@@ -350,22 +353,8 @@ def limited(images: ImageSet, limit: int = LIMIT) -> ImageSet:
 
 
 def challenging_sides(images: ImageSet) -> tuple[ImageSet, ImageSet]:
-    """The images to learn from (about `FIT_SHARE`) and those to test on, divided by source image.
-
-    The side depends on the number of the source alone: an image and what was made of it are on the same side. A set
-    made from fewer than ten sources (patches of two photographs) is cut between them instead.
-    """
-    sources = images.source.unique()
-    if len(sources) < 10:
-        learn = images.source < sources[max(1, round(FIT_SHARE * len(sources)))]
-    else:
-        learn = _scattered(images.source) < FIT_SHARE
-    return images.subset(learn), images.subset(~learn)
-
-
-def _scattered(numbers: Tensor) -> Tensor:
-    """A number in [0, 1) for each whole number, as if drawn at random, and always the same (Fibonacci hashing)."""
-    return (numbers.double() * 0.6180339887498949) % 1.0
+    """The images to learn from (about `FIT_SHARE`) and those to test on, see `tutorial_lib.data.splits.two_sides`."""
+    return two_sides(images, FIT_SHARE)
 
 
 SUPERVISION = {
