@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 
 import chapters
 from IPython.core.inputtransformer2 import TransformerManager
@@ -48,13 +49,11 @@ def lines_fit_the_page(notebook: NotebookNode) -> list[str]:
 
 
 def cells_fit_a_screen(notebook: NotebookNode) -> list[str]:
-    """No cell of code has more lines than :data:`CELL_LINES`, but for the folded imports and cells that no page shows."""
+    """No cell of code has more lines than :data:`CELL_LINES`: not the imports, not those that only some editions show."""
     return [
         f"cell {position}: {len(lines)} lines, {CELL_LINES} are the limit; it starts with {lines[0].strip()[:60]}"
         for position, cell in _code(notebook, with_setup=True)
         if len(lines := cell.source.splitlines()) > CELL_LINES
-        and ("remove-cell" not in chapters.tags(cell) or "colab-setup" in chapters.tags(cell))
-        and not (chapters.tags(cell) & _FOLDED and _imports(cell))
     ]
 
 
@@ -72,20 +71,23 @@ def one_comprehension_per_line(notebook: NotebookNode) -> list[str]:
     return wrong
 
 
-def imports_stand_in_one_folded_cell(notebook: NotebookNode) -> list[str]:
-    """The first cell of code imports all that the chapter needs and is folded; no other cell imports anything."""
+def imports_stand_folded_at_the_top(notebook: NotebookNode) -> list[str]:
+    """The first cells of code import all that the chapter needs and are folded; no later cell imports anything."""
     cells = list(_code(notebook))
-    if not cells:
-        return []
-    (first, opening), others = cells[0], cells[1:]
-    wrong = []
-    if not _imports(opening):
-        wrong.append(f"cell {first} is the first one of code; it should hold the imports")
-    elif not chapters.tags(opening) & _FOLDED:
-        wrong.append(f"cell {first} holds the imports; fold it with the tag hide-input")
-    return wrong + [
-        f"cell {position} imports; move it into cell {first}" for position, cell in others if _imports(cell)
+    opening = opening_cells(notebook)
+    if cells and not opening:
+        return [f"cell {cells[0][0]} is the first one of code; it should hold the imports"]
+    unfolded = [position for position, cell in opening if not chapters.tags(cell) & _FOLDED]
+    return [f"cell {position} holds imports; fold it with the tag hide-input" for position in unfolded] + [
+        f"cell {position} imports; move it to the top, into cell {opening[-1][0]} or one after it"
+        for position, cell in cells[len(opening) :]
+        if _imports(cell)
     ]
+
+
+def opening_cells(notebook: NotebookNode) -> list[tuple[int, NotebookNode]]:
+    """Position and cell of the imports: the first cells of code, as long as they import; several where one is too long."""
+    return list(takewhile(lambda numbered: _imports(numbered[1]), _code(notebook)))
 
 
 def one_figure_is_drawn_in_the_open(notebook: NotebookNode) -> list[str]:
@@ -107,7 +109,7 @@ RULES: tuple[Rule, ...] = (
     lines_fit_the_page,
     cells_fit_a_screen,
     one_comprehension_per_line,
-    imports_stand_in_one_folded_cell,
+    imports_stand_folded_at_the_top,
     one_figure_is_drawn_in_the_open,
 )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 import sys
-import tomllib
 from pathlib import Path
 
 import code_rules
@@ -17,16 +16,6 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PICTURE = re.compile(r"plt\.show\(|image_grid\(|explore\(|draw_digit\(")
-
-#: What the chapters written before the rules of code still break. An entry goes when its chapter is rewritten.
-_OLD: set[str] = set()
-NOT_YET = {
-    "lines_fit_the_page": _OLD,
-    "cells_fit_a_screen": set(),
-    "one_comprehension_per_line": _OLD,
-    "imports_stand_in_one_folded_cell": _OLD,
-    "one_figure_is_drawn_in_the_open": _OLD,
-}
 
 pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -66,21 +55,22 @@ def test_setup_cell_comes_before_all_other_code_and_is_the_only_one(path):
 
 @pytest.mark.parametrize("rule", code_rules.RULES, ids=lambda rule: rule.__name__)
 def test_code_can_be_read(path, rule):
-    """The rules of ``tools/code_rules.py``. A chapter of ``NOT_YET`` that keeps one must not be excused from it."""
-    wrong = rule(read(path))
-    if path.stem in NOT_YET[rule.__name__]:
-        assert wrong, f"{path.stem} keeps {rule.__name__} now: take it out of NOT_YET, and out of notebooks/ruff.toml"
-    else:
-        assert wrong == []
+    assert rule(read(path)) == []
 
 
-def test_the_formatter_leaves_out_only_what_is_excused(path):
-    settings = tomllib.loads((ROOT / "notebooks" / "ruff.toml").read_text(encoding="utf-8"))
-    assert (path.name in settings["format"]["exclude"]) == (path.stem in NOT_YET["lines_fit_the_page"])
+@pytest.mark.parametrize("edition", ["", "_solved"])
+@pytest.mark.parametrize(
+    "rule", [code_rules.lines_fit_the_page, code_rules.cells_fit_a_screen], ids=lambda r: r.__name__
+)
+def test_code_can_be_read_in_colab(path, edition, rule):
+    """In the learner's notebook and the solved one, which show the cells that the page leaves out."""
+    assert rule(read(ROOT / "colab" / f"{path.stem}{edition}.ipynb")) == []
 
 
 def test_first_picture_within_the_first_three_cells_of_code(path):
-    after_setup = code_cells(path)[1:4]
+    """Not counting the imports."""
+    after_imports = 1 + len(code_rules.opening_cells(read(path)))
+    after_setup = code_cells(path)[after_imports : after_imports + 2]
     assert any(PICTURE.search(cell.source) for cell in after_setup)
 
 

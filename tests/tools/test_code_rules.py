@@ -20,7 +20,7 @@ def good() -> nbformat.NotebookNode:
     return nbformat.v4.new_notebook(
         cells=[
             code("%pip install --quiet something", "colab-setup"),
-            code("import matplotlib.pyplot as plt\n" + "\n".join(f"import m{n}" for n in range(30)), "hide-input"),
+            code("import matplotlib.pyplot as plt\nimport torch", "hide-input"),
             code(FIGURE),
             code("pairs = [\n    [x + y for x in range(3)]\n    for y in range(3)\n]"),
         ]
@@ -42,8 +42,8 @@ def test_a_chapter_that_keeps_them_is_left_alone(good):
         ("x = 1\n" * 26, code_rules.cells_fit_a_screen),
         ("x = [[y for y in z] for z in q]", code_rules.one_comprehension_per_line),
         ("x, y = sum(a for a in b), {a: 1 for a in b}", code_rules.one_comprehension_per_line),
-        ("import copy", code_rules.imports_stand_in_one_folded_cell),
-        ("def f():\n    from copy import copy", code_rules.imports_stand_in_one_folded_cell),
+        ("import copy", code_rules.imports_stand_folded_at_the_top),
+        ("def f():\n    from copy import copy", code_rules.imports_stand_folded_at_the_top),
     ],
 )
 def test_one_more_cell_breaks_one_rule(good, source, rule):
@@ -68,9 +68,19 @@ def test_what_is_just_allowed(good, source):
     assert broken(good) == set()
 
 
-def test_cells_that_the_page_leaves_out_may_be_long(good):
-    good.cells.append(code("x = 1\n" * 40, "remove-cell"))
+@pytest.mark.parametrize("tag", ["remove-cell", "hide-input", "solution", "check"])
+def test_no_cell_may_be_long_because_the_page_hides_it(good, tag):
+    good.cells.append(code("x = 1\n" * 26, tag))
+    assert broken(good) == {"cells_fit_a_screen"}
+
+
+def test_imports_too_long_for_a_cell_stand_in_several(good):
+    good.cells[1].source = "\n".join(f"import m{n}" for n in range(26))
+    assert broken(good) == {"cells_fit_a_screen"}
+    halves = ["\n".join(f"import m{n}" for n in half) for half in (range(13), range(13, 26))]
+    good.cells[1:2] = [code(half, "hide-input") for half in halves]
     assert broken(good) == set()
+    assert [position for position, _ in code_rules.opening_cells(good)] == [1, 2]
 
 
 @pytest.mark.parametrize("tag", ["hide-input", "remove-input", "remove-cell", "solution", "check"])
@@ -86,9 +96,12 @@ def test_a_figure_from_the_library_is_not_in_the_open(good):
 
 def test_imports_that_are_not_folded_or_not_first_are_found(good):
     good.cells[1].metadata["tags"] = []
-    assert "fold it" in code_rules.imports_stand_in_one_folded_cell(good)[0]
-    good.cells[1], good.cells[2] = good.cells[2], code("import m", "hide-input")
-    assert len(code_rules.imports_stand_in_one_folded_cell(good)) == 2
+    assert "fold it" in code_rules.imports_stand_folded_at_the_top(good)[0]
+    good.cells[1] = code("import m", "hide-input")
+    good.cells.append(code("import n", "hide-input"))
+    assert "to the top, into cell 1" in code_rules.imports_stand_folded_at_the_top(good)[0]
+    good.cells[1:2] = []
+    assert "should hold the imports" in code_rules.imports_stand_folded_at_the_top(good)[0]
 
 
 def test_the_formatter_has_the_same_width():
