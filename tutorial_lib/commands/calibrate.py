@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from tutorial_lib.commands.options import natural, positive, share
 from tutorial_lib.commands.own_model import (
     add_network_options,
+    check_writable,
     network_of,
     progress_bar,
     provenance_of,
@@ -47,10 +49,19 @@ def run(arguments: argparse.Namespace) -> int:
     """Do what ``python -m tutorial_lib calibrate`` was asked to."""
     from tutorial_lib import scoring
 
+    out = Path(arguments.out)
+    if out.suffix != ".json":
+        raise ValueError(f"the result is a .json file, got --out {out}")
+    check_writable(out, arguments.model)
+    if out.exists() and not _is_ours(out):
+        raise FileExistsError(f"{out} is there already, from something else; name another --out")
     source = scoring.open_source(arguments.images)
-    classes = Path(arguments.classes).read_text().splitlines() if arguments.classes else None
+    classes = _names(Path(arguments.classes)) if arguments.classes else None
     network = network_of(arguments)
     labels = scoring.folder_labels(source, network, classes)
+    there = len(set(labels.tolist()))
+    if there < network.classes:
+        print(f"labels:  {there} of the network's {network.classes} classes; nothing below is about the others")
     with progress_bar(len(source), "calibrate") as progress:
         found = scoring.calibrate(
             network,
@@ -75,5 +86,21 @@ def run(arguments: argparse.Namespace) -> int:
     write_record(Path(arguments.out), record)
     print(f"wrote {arguments.out}")
     if found.unread:
-        print(f"{len(found.unread):,} images could not be read; {arguments.out} says why", file=sys.stderr)
+        print(f"{len(found.unread):,} images could not be used; {arguments.out} says why", file=sys.stderr)
     return 0
+
+
+def _names(path: Path) -> list[str]:
+    """One name in a line, as any editor writes them: a mark at the start, spaces, empty lines at the end."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--classes {path} is no text in UTF-8, one name in a line") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return "calibration" in json.loads(path.read_text())
+    except (OSError, ValueError, TypeError):
+        return False

@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,15 @@ from tutorial_lib.commands.options import checked_device, device, positive
 if TYPE_CHECKING:
     from tutorial_lib.scoring.networks import Network
 
-__all__ = ["add_network_options", "network_of", "progress_bar", "provenance_of", "refusing", "write_record"]
+__all__ = [
+    "add_network_options",
+    "check_writable",
+    "network_of",
+    "progress_bar",
+    "provenance_of",
+    "refusing",
+    "write_record",
+]
 
 MODEL_HELP = (
     "a .pt2 or TorchScript file; a folder in timm's layout; a name of torchvision's or timm's, with --weights; or "
@@ -93,7 +102,34 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
     """A JSON file, whole or not at all."""
     from tutorial_lib.storage import write_atomically
 
-    write_atomically(path, (json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n").encode())
+    text = json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n"
+    write_atomically(path, text.encode(errors="backslashreplace"))  # file names that are no UTF-8, as JSON escapes
+
+
+def check_writable(*paths: Path | str) -> None:
+    """Find out before the work what would stop it after: no folder to write to, a folder of that name, a network's config.
+
+    Args:
+        paths: of the files that will be written; a text among them is the network, whose config must not be hidden.
+
+    Raises:
+        OSError: of the first that cannot be written.
+    """
+    files = [path for path in paths if isinstance(path, Path)]
+    models = [Path(path) for path in paths if isinstance(path, str)]
+    for path in files:
+        if path.is_dir():
+            raise IsADirectoryError(21, "this is a folder, not a file", str(path))
+        for model in models:
+            beside = (model.with_suffix(".json"), model.with_name("config.json"))
+            if model.is_file() and any(os.path.abspath(path) == os.path.abspath(one) for one in beside):
+                raise FileExistsError(f"{path} is where {model.name} keeps its config; name another --out")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise type(error)(error.errno, f"cannot write {path}: {error.strerror}") from error
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tutorial_lib.commands.options import natural, positive
 from tutorial_lib.commands.own_model import (
     add_network_options,
+    check_writable,
     network_of,
     progress_bar,
     provenance_of,
@@ -62,6 +63,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     table = Path(arguments.out)
     check_table_path(table)
+    check_writable(table, table.with_suffix(".json"), arguments.model)
+    if arguments.sheet:
+        if Path(arguments.sheet).suffix not in (".html", ".htm"):
+            raise ValueError(f"the page of pictures is an .html file, got --sheet {arguments.sheet}")
+        check_writable(Path(arguments.sheet))
     source = scoring.open_source(arguments.images)
     fit_source = scoring.open_source(arguments.fit) if arguments.fit else None
     network = network_of(arguments)
@@ -105,7 +111,9 @@ def _score(
         )
         said = normal.record
         print(f"normal:  {said['fitted']:,} images fitted, {said['held_out']:,} held out; labels: {said['labels']}")
-        _complain(len(said["unread"]), f"normal images of {arguments.fit} could not be read")
+        _complain(
+            len(said["unread"]), f"normal images of {arguments.fit} could not be used; {table.stem}.json says why"
+        )
 
     def keep(outcome: scoring.Outcome) -> None:
         record = {
@@ -140,7 +148,7 @@ def _score(
             arguments.restart,
         )
     print(f"wrote {table} ({outcome.images:,} rows) and {table.with_suffix('.json').name}")
-    _complain(outcome.broken, f"of {outcome.images:,} images could not be read; the column `error` says why")
+    _complain(outcome.broken, f"of {outcome.images:,} images have no score; the column `error` says why")
 
 
 def _names(text: str | None) -> list[str]:
@@ -157,10 +165,16 @@ def _names(text: str | None) -> list[str]:
 def _temperature(path: str | None, network: Network) -> float:
     if path is None:
         return 1.0
-    found = json.loads(Path(path).read_text())
-    if found.get("model", {}).get("sha256") != network.sha256:
+    try:
+        found = json.loads(Path(path).read_text())
+        made_with, temperature = found["model"]["sha256"], float(found["calibration"]["temperature"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not what `calibrate` writes; run it with this network") from error
+    if made_with != network.sha256:
         raise ValueError(f"{path} was made with another network; run `calibrate` with this one")
-    return float(found["calibration"]["temperature"])
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"{path} holds the temperature {temperature}, which must be positive; run `calibrate` again")
+    return temperature
 
 
 def _is_there(table: Path, plan: dict[str, Any]) -> bool:
@@ -178,7 +192,7 @@ def _is_there(table: Path, plan: dict[str, Any]) -> bool:
         made = None
     if not table.exists() or made != json.loads(json.dumps(plan)):
         there = table if table.exists() else beside
-        raise ValueError(f"{there} is there already, from something else; name another --out, or say --restart")
+        raise FileExistsError(f"{there} is there already, from something else; name another --out, or say --restart")
     return True
 
 

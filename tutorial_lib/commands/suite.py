@@ -132,8 +132,8 @@ def _plan_text(whole: Suite, where: str) -> str:
     budget = "" if whole.budget is None else f" of a budget of {duration(whole.budget)}"
     lines += [
         "",
-        f"{where}, {whole.jobs} at a time: {len(fitting)} cells should take {duration(known / whole.jobs)}{budget}"
-        + (f"; {unknown} cells whose time nobody has measured come last" if unknown else ""),
+        f"{where}, {whole.jobs} at a time: {_cells(len(fitting))} should take {duration(known / whole.jobs)}{budget}"
+        + (f"; last come {_cells(unknown)} of unknown time" if unknown else ""),
     ]
     return "\n".join(lines)
 
@@ -142,7 +142,7 @@ def _report(whole: Suite, cut_off: bool) -> str:
     done = [outcome for outcome in whole.outcomes if outcome.state == "done"]
     failed = [outcome for outcome in whole.outcomes if outcome.state == "failed"]
     minutes = (whole.clock() - whole.started) / 60
-    lines = ["", f"{len(done)} cells done in {minutes:.1f} minutes, at {whole.speed:.2g} times the stored seconds"]
+    lines = ["", f"{_cells(len(done))} done in {minutes:.1f} minutes, at {whole.speed:.2g} times the stored seconds"]
     lines += [f"failed: {outcome.cell.experiment}/{outcome.cell.label}: {outcome.message}" for outcome in failed]
     lines += (
         ["The budget was spent: what was running then has been stopped, and starts again or goes on next time."]
@@ -151,6 +151,10 @@ def _report(whole: Suite, cut_off: bool) -> str:
     )
     lines += ["", f"What is left: {len(whole.missing())} of {len(whole.planned)} cells", "", whole.summary()]
     return "\n".join(lines)
+
+
+def _cells(count: int) -> str:
+    return f"{count} cell{'' if count == 1 else 's'}"
 
 
 def _save(whole: Suite) -> None:

@@ -3,11 +3,12 @@
 ``python -m tutorial_lib score`` and ``python -m tutorial_lib calibrate`` are these functions with a command line.
 """
 
-from tutorial_lib.scoring.calibrate import Calibration, calibrate, calibrate_logits, folder_labels
+from tutorial_lib.scoring.calibrate import Calibration, calibrate, calibrate_logits
 from tutorial_lib.scoring.choice import USABLE, default_names, named_detectors
 from tutorial_lib.scoring.contact_sheet import ends_of, write_contact_sheet
 from tutorial_lib.scoring.decision import auroc_by_kind, good_ways
 from tutorial_lib.scoring.drift import control_chart, online_p_values, wealth
+from tutorial_lib.scoring.labels import folder_labels
 from tutorial_lib.scoring.networks import Network, Overrides, open_network
 from tutorial_lib.scoring.normal import Normal, fit_to_normal, tail_probability
 from tutorial_lib.scoring.preprocessing import Preprocessing

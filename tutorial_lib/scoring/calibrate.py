@@ -5,7 +5,7 @@ Half of the images find the temperature, the other half measures: calibration er
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tutorial_lib.calibration import TemperatureScaling, chance_ece, ece, negative_log_likelihood
-from tutorial_lib.data.registry import suggestion
 from tutorial_lib.detectors.evidence import LOGITS
 from tutorial_lib.scoring.networks import Network
-from tutorial_lib.scoring.normal import seen_of
+from tutorial_lib.scoring.normal import finite_answers
 from tutorial_lib.scoring.sources import ImageSource, read_batches
 from tutorial_lib.scoring.thresholds import AnswerThreshold, answer_threshold
 
-__all__ = ["Calibration", "calibrate", "calibrate_logits", "folder_labels"]
+__all__ = ["Calibration", "calibrate", "calibrate_logits"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Calibration:
             images; what lies below it is no evidence against it.
         nll_before, nll_after: mean negative log-likelihood there, nats.
         threshold: see `AnswerThreshold`.
-        unread: images that could not be read, and why.
+        unread: images that could not be read, or were answered with numbers that are not finite, and why.
     """
 
     temperature: float
@@ -72,41 +71,6 @@ class Calibration:
         )
 
 
-def folder_labels(source: ImageSource, network: Network, classes: Sequence[str] | None = None) -> NDArray[np.int64]:
-    """The class (N,) of each image by the folder that it lies in.
-
-    Args:
-        source: images in folders, one a class.
-        network: its class names are looked for first; folders named 0, 1, ... are numbers of classes.
-        classes: names of the network's classes in its order, where neither helps.
-
-    Raises:
-        ValueError: no folders, or folders that are no classes of this network.
-    """
-    folders = source.folders()
-    if folders is None:
-        raise ValueError(f"{source.where} needs a folder for each class, with its images inside")
-    names = tuple(classes or network.class_names)
-    there = sorted(set(folders))
-    if not names and all(name.isdecimal() for name in there):
-        names = tuple(map(str, range(network.classes)))
-        folders, there = [str(int(name)) for name in folders], [str(int(name)) for name in there]
-    if not names and len(there) == network.classes:
-        names = tuple(there)  # torchvision's ImageFolder numbers them in this order
-    if not names:
-        raise ValueError(
-            f"{source.where} has {len(there)} folders, the network {network.classes} classes without names; say "
-            "--classes names.txt, one name in a line, in the network's order"
-        )
-    if len(names) != network.classes:
-        raise ValueError(f"the network has {network.classes} classes, but {len(names)} names were given")
-    place = {name: number for number, name in enumerate(names)}
-    strange = [name for name in there if name not in place]
-    if strange:
-        raise ValueError(f"the network has no class {strange[0]!r}{suggestion(strange[0], names[:50])}")
-    return np.array([place[folder] for folder in folders])
-
-
 def calibrate(
     network: Network,
     source: ImageSource,
@@ -135,12 +99,20 @@ def calibrate(
     for batch in read_batches(source, network.preprocessing, range(len(source)), batch_size, workers):
         unread.update({source.names[index]: reason for index, reason in batch.errors.items()})
         if batch.indices:
-            logits.append(seen_of(network, batch.images, [LOGITS], batch_size)[LOGITS])
-            kept += batch.indices
+            seen, there, strange = finite_answers(network, batch, source, [LOGITS], batch_size)
+            unread.update(strange)
+            logits.append(seen[LOGITS])
+            kept += there
         progress(len(batch.indices) + len(batch.errors))
     if not kept:
-        raise ValueError(f"none of the {len(source)} images in {source.where} could be read")
+        raise ValueError(
+            f"none of the {len(source)} images in {source.where} gave an answer; the first: {_first(unread)}"
+        )
     return calibrate_logits(torch.cat(logits), labels[kept], risk, delta, bins, seed, unread)
+
+
+def _first(unread: dict[str, str]) -> str:
+    return next((f"{name}: {reason}" for name, reason in unread.items()), "")
 
 
 def calibrate_logits(

@@ -71,7 +71,10 @@ def named_detectors(names: Sequence[str], model: nn.Module) -> dict[str, Detecto
         if key in found:
             raise ValueError(f"{text} is named twice")
         takes_model = "model" in inspect.signature(cls).parameters
-        found[key] = cls(model, **arguments) if takes_model else cls(**arguments)
+        try:
+            found[key] = cls(model, **arguments) if takes_model else cls(**arguments)
+        except TypeError as error:  # a word where a number is wanted
+            raise ValueError(f"{text} has a setting of the wrong kind: {error}") from error
     if not found:
         raise ValueError(f"name at least one detector{suggestion('', USABLE)}")
     return found

@@ -86,11 +86,11 @@ def write_contact_sheet(page: Path, table: Path, source: ImageSource, count: int
     ]
     if broken:
         rows = "".join(f"<li>{escape(columns['path'][i])}: {escape(columns['error'][i])}</li>" for i in broken[:100])
-        sections.append(f"<h2>Not read ({len(broken):,})</h2><ul class='plain'>{rows}</ul>")
+        sections.append(f"<h2>Without a score ({len(broken):,})</h2><ul class='plain'>{rows}</ul>")
     heading = escape(title or f"{len(columns['path']):,} images of {source.where}")
     below = "small numbers: " + ("tail probabilities (small = strange)" if tails else "scores (large = strange)")
     content = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{heading}</title>{_STYLE}<h1>{heading}</h1><p>{below}</p>"
-    write_atomically(page, (content + "".join(sections) + "</html>").encode())
+    write_atomically(page, (content + "".join(sections) + "</html>").encode(errors="backslashreplace"))
 
 
 def _figure(

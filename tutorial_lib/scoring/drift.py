@@ -59,8 +59,11 @@ def wealth(p_values: ArrayLike, jump: float = 0.01) -> NDArray[np.float64]:
     """
     slopes = np.array([-1.0, 0.0, 1.0])
     shares, log_total = np.full(3, 1 / 3), 0.0
-    found = np.empty(len(np.asarray(p_values)))
-    for place, p in enumerate(np.asarray(p_values, dtype=np.float64)):
+    values = np.asarray(p_values, dtype=np.float64)
+    if not ((values >= 0) & (values <= 1)).all() or not 0 <= jump <= 1:
+        raise ValueError("p-values and the jump must lie in [0, 1]")
+    found = np.empty(len(values))
+    for place, p in enumerate(values):
         shares = (1 - jump) * shares + jump * shares.sum() / 3
         shares = shares * (1 + slopes * (p - 0.5))
         total = shares.sum()
@@ -77,8 +80,8 @@ def control_chart(held_out: ArrayLike, stream: ArrayLike, window: int = 50, delt
     one window a false alarm has probability about delta, in many windows it comes in the end.
     """
     known, coming = np.asarray(held_out, dtype=np.float64), np.asarray(stream, dtype=np.float64)
-    if window < 1 or len(known) < 2:
-        raise ValueError("a control chart needs a window of at least 1 and 2 held-out scores")
+    if window < 1 or len(known) < 2 or not np.isfinite(known).all() or not np.isfinite(coming).all():
+        raise ValueError("a control chart needs a window of at least 1, at least 2 held-out scores, and finite ones")
     limit = known.mean() + norm.ppf(1 - delta) * known.std(ddof=1) / math.sqrt(window)
     alarms = np.zeros(len(coming), dtype=bool)
     if len(coming) >= window:

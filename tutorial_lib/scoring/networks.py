@@ -15,10 +15,14 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import json
+import os
 import sys
+import traceback
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -122,6 +126,8 @@ def open_network(
     if file.endswith(".py"):
         found = _from_code(Path(file).expanduser(), factory, weights)
     elif path.is_dir():
+        if weights is not None:
+            raise ValueError(f"{path} has its weights inside; leave --weights out")
         found = _from_folder(path)
     elif path.suffix in (".pt2", ".pt", ".pth", ".ts", ".torchscript"):
         if weights is not None:
@@ -131,9 +137,24 @@ def open_network(
         exported = path.suffix == ".pt2"
         network, config = load_exported(path) if exported else load_torchscript(path)
         found = _Found(network, "torch.export" if exported else "TorchScript", config, [path])
+    elif path.is_file():
+        raise ValueError(f"{path.name} is no network that can be opened here{_hint(path)}")
     else:
         found = _by_name(text, weights, num_classes)
+    if num_classes is not None and found.kind in ("code", "TorchScript", "torch.export"):
+        raise ValueError(f"{text} says itself how many classes it has; leave --num-classes out")
     return _tried(found, text, head, overrides or Overrides(), device)
+
+
+def _hint(path: Path) -> str:
+    """What to do with a file of another kind."""
+    if path.suffix == ".py":
+        return f"; name the function that returns it: --model {path}:factory"
+    if path.suffix == ".safetensors":
+        return f": it holds weights alone; name the network, --model NAME or module.py:factory, and --weights {path}"
+    return (
+        ". A file is .pt2, TorchScript (.pt) or module.py:factory; an .onnx has no gradients: export with torch.export"
+    )
 
 
 # --- the four ways ----------------------------------------------------------------------------------------------------
@@ -149,12 +170,14 @@ def _from_code(path: Path, factory: str, weights: Path | None) -> _Found:
     sys.modules[name] = module
     sys.path.insert(0, str(path.parent.absolute()))  # its own imports, as `python module.py` finds them
     try:
-        spec.loader.exec_module(module)
+        with _their_errors(path):
+            spec.loader.exec_module(module)
         make = getattr(module, factory, None)
         if not callable(make):
-            names = [name for name, value in vars(module).items() if callable(value) and name[0] != "_"]
+            names = [name for name, value in vars(module).items() if inspect.isfunction(value) and name[0] != "_"]
             raise ValueError(f"{path.name} has no function {factory!r}{suggestion(factory, names) if names else ''}")
-        network = make()
+        with _their_errors(path):
+            network = make()
     finally:
         sys.path.remove(str(path.parent.absolute()))
     if not isinstance(network, nn.Module):
@@ -165,6 +188,21 @@ def _from_code(path: Path, factory: str, weights: Path | None) -> _Found:
         (getattr(network, name) for name in ("pretrained_cfg", "config") if _is_config(network, name)), {}
     )
     return _Found(network, "code", config, [path, *([weights] if weights else [])])
+
+
+@contextmanager
+def _their_errors(path: Path) -> Iterator[None]:
+    """Whatever somebody's code raises is said with the line that raised it."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        lines = [
+            frame.lineno
+            for frame in traceback.extract_tb(error.__traceback__)
+            if os.path.abspath(frame.filename) == os.path.abspath(path)
+        ]
+        where = f", line {lines[-1]}" if lines else ""
+        raise ValueError(f"{path}{where} raises {type(error).__name__}: {error}") from error
 
 
 def _is_config(network: nn.Module, name: str) -> bool:
@@ -197,11 +235,10 @@ def _by_name(text: str, weights: Path | None, num_classes: int | None) -> _Found
         raise ValueError(f"there is no file, folder or network {text!r}")
     ours = house == "torchvision" or (not house and name in known)
     if ours and name not in known:
-        raise ValueError(f"torchvision has no network {name!r}{suggestion(name, known)}")
+        raise ValueError(f"torchvision has no network {name!r}{_near(name, known)}")
     if not ours and not house and importlib.util.find_spec("timm") is None:
         raise ValueError(
-            f"{text!r} is no file and no network of torchvision{suggestion(name, known) if len(name) > 3 else ''}; "
-            "for timm's: pip install timm"
+            f"{text!r} is no file and no network of torchvision{_near(name, known)}; for timm's: pip install timm"
         )
     if weights is None:
         raise ValueError(f"{text} alone has random weights, which say nothing: give --weights file.safetensors")
@@ -209,7 +246,7 @@ def _by_name(text: str, weights: Path | None, num_classes: int | None) -> _Found
     if not ours:
         timm = _timm()
         if name not in timm.list_models():
-            raise ValueError(f"timm has no network {name!r}{suggestion(name, timm.list_models())}")
+            raise ValueError(f"timm has no network {name!r}{_near(name, timm.list_models())}")
         network = timm.create_model(name, pretrained=False)
         rows = num_classes or _rows(network, network.get_classifier(), state)
         if rows != network.num_classes:
@@ -224,6 +261,12 @@ def _by_name(text: str, weights: Path | None, num_classes: int | None) -> _Found
     shape = from_torchvision(best.transforms(), f"torchvision's {best}")
     names = tuple(best.meta["categories"]) if len(best.meta["categories"]) == rows else ()
     return _Found(network, "torchvision", {"label_names": names}, [weights], shape, _last_linear(network))
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    """The network that was meant, if there is one like it; never a list of hundreds."""
+    found = suggestion(name, known)
+    return found if "did you mean" in found else ""
 
 
 def _quiet(name: str) -> dict[str, Any]:
@@ -275,7 +318,16 @@ def _tried(found: _Found, name: str, head: str | None, overrides: Overrides, dev
         logits = predict_logits(model, images)
         alone = torch.cat([predict_logits(model, image[None]) for image in images])
     except Exception as error:
-        raise ValueError(f"{name} fails on images of {preprocessing}: {error}") from error
+        raise ValueError(f"{name} fails on images of {preprocessing}: {error}{_advice(network)}") from error
+    finite = logits.isfinite() & alone.isfinite()
+    if not bool(finite.any()):
+        raise ValueError(f"{name} answers nothing finite to images of {preprocessing}; are its weights whole?")
+    logits, alone = logits.where(finite, 0), alone.where(finite, 0)  # one such image is a row with a reason, later
+    if bool(((logits >= 0) & ((logits.sum(dim=1, keepdim=True) - 1).abs() < 1e-4) & finite).all()):
+        raise ValueError(
+            f"{name} answers with probabilities, not with logits, which every score here begins with. Leave the softmax out, "
+            "or return its logarithm"
+        )
     if not torch.allclose(logits, alone, rtol=1e-3, atol=1e-3 * float(logits.abs().max())):
         raise ValueError(
             f"{name} answers otherwise when an image comes alone, or when it is asked again. Was it saved in training mode? "
@@ -286,6 +338,12 @@ def _tried(found: _Found, name: str, head: str | None, overrides: Overrides, dev
     if names and len(names) != classes:
         raise ValueError(f"{name} answers with {classes} classes, but its config names {len(names)}")
     return Network(model.eval(), preprocessing, found.kind, name, _sha256(found.files), classes, names, without)
+
+
+def _advice(network: nn.Module) -> str:
+    """What helps where the weights are not float32, which images are."""
+    kinds = {str(weight.dtype) for weight in network.parameters()} - {"torch.float32"}
+    return f". Its weights are {', '.join(sorted(kinds))}; return network.float()" if kinds else ""
 
 
 def _preprocessing(found: _Found, name: str, overrides: Overrides) -> Preprocessing:

@@ -13,6 +13,7 @@ probability at most :math:`\\alpha`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -23,10 +24,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from tutorial_lib.detectors import Detector, Evidence
 from tutorial_lib.detectors.evidence import LOGITS, Quantity, observe
+from tutorial_lib.scoring.labels import folder_labels
 from tutorial_lib.scoring.networks import Network
-from tutorial_lib.scoring.sources import ImageSource, read_batches
+from tutorial_lib.scoring.sources import ImageSource, ReadBatch, read_batches
 
-__all__ = ["Normal", "detector_needs", "fit_to_normal", "seen_of", "tail_probability"]
+__all__ = ["Normal", "detector_needs", "finite_answers", "fit_to_normal", "seen_of", "tail_probability"]
+
+NOT_FINITE = "the network's answer is not finite"
 
 FEWEST_HELD_OUT = 20
 """Fewer held-out images are refused: their smallest tail probability, 1 / (n + 1), would not reach 0.05."""
@@ -36,8 +40,8 @@ def tail_probability(held_out: ArrayLike, scores: ArrayLike) -> NDArray[np.float
     """Share of normal images that score at least as high, in (0, 1]; small = strange. See the top of this module.
 
     Args:
-        held_out: scores (n,) of normal images that nothing was fitted on.
-        scores: scores (N,) to judge, larger = stranger.
+        held_out: scores (n,) of normal images that nothing was fitted on, finite.
+        scores: scores (N,) to judge, larger = stranger; where one is NaN, so is its tail.
 
     >>> tail_probability([1.0, 2.0, 3.0], [0.0, 2.0, 9.0])
     array([1.  , 0.75, 0.25])
@@ -45,8 +49,9 @@ def tail_probability(held_out: ArrayLike, scores: ArrayLike) -> NDArray[np.float
     ordered = np.sort(np.asarray(held_out, dtype=np.float64))
     if not len(ordered) or not np.isfinite(ordered).all():
         raise ValueError("tail probabilities need at least one held-out score, and finite ones")
-    below = np.searchsorted(ordered, np.asarray(scores, dtype=np.float64), side="left")
-    return (1 + len(ordered) - below) / (len(ordered) + 1)
+    judged = np.asarray(scores, dtype=np.float64)
+    below = np.searchsorted(ordered, judged, side="left")
+    return np.where(np.isnan(judged), np.nan, (1 + len(ordered) - below) / (len(ordered) + 1))
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class Normal:
 
     Attributes:
         held_out: scores (n,) by detector, sorted, of images that nothing was fitted on.
-        record: how many images were fitted and held out, which could not be read, and what the labels were.
+        record: how many images were fitted and held out, which could not be used, and what the labels were.
     """
 
     held_out: Mapping[str, NDArray[np.float64]]
@@ -75,8 +80,9 @@ def fit_to_normal(
 
     Args:
         network, detectors: what looks; the detectors are fitted in place.
-        source: normal images that the network was not trained on. Folders are taken for classes where there are as many as
-            the network has classes; otherwise a detector that asks for labels gets the network's own answers.
+        source: normal images that the network was not trained on. A detector that asks for labels gets those of the
+            folders where these are classes of the network (see `tutorial_lib.scoring.folder_labels`), and the network's
+            own answers where they are not.
         limit: images at most, drawn at random; their features are held in memory, the images are not.
         seed: of the drawing.
         batch_size, workers: how they are read.
@@ -91,7 +97,8 @@ def fit_to_normal(
     rest = sorted(int(i) for i in order[round(share * len(order)) :])
     if len(rest) < FEWEST_HELD_OUT:
         wanted = FEWEST_HELD_OUT * (3 if to_fit else 1)
-        raise ValueError(f"{source.where} holds {len(source)} images; at least {wanted} normal ones are needed")
+        taken = f", of which {len(order)} may be taken (--fit-limit)" if len(order) < len(source) else ""
+        raise ValueError(f"{source.where} holds {len(source)} images{taken}; at least {wanted} normal ones are needed")
     unread: dict[str, str] = {}
 
     def seen_at(indices: Sequence[int], needs: Iterable[Quantity]) -> tuple[Evidence, list[int]]:
@@ -99,16 +106,20 @@ def fit_to_normal(
         for batch in read_batches(source, network.preprocessing, indices, batch_size, workers):
             unread.update({source.names[index]: reason for index, reason in batch.errors.items()})
             if batch.indices:
-                parts.append(seen_of(network, batch.images, needs, batch_size))
-                kept += batch.indices
-        if not parts:
-            raise ValueError(f"none of {len(indices)} normal images in {source.where} could be read")
+                seen, there, strange = finite_answers(network, batch, source, needs, batch_size)
+                unread.update(strange)
+                parts.append(seen)
+                kept += there
+        if not kept:
+            first = next((f"; the first: {name}: {reason}" for name, reason in unread.items()), "")
+            raise ValueError(f"none of {len(indices)} normal images in {source.where} gave an answer{first}")
         return Evidence.together(parts), kept
 
-    labels_are = "none"
+    labels_are, fitted = "none", 0
     if to_fit:
         needs = [LOGITS, *chain.from_iterable((*d.needs_to_fit(), *d.needs()) for d in to_fit)]
         evidence, kept = seen_at(first, needs)
+        fitted = len(kept)
         labels, labels_are = _labels(network, source, kept, evidence)
         for name, detector in detectors.items():
             if detector.requires_fit:
@@ -117,10 +128,16 @@ def fit_to_normal(
                 except (TypeError, ValueError) as error:
                     raise ValueError(f"{name} cannot be fitted to {source.where}: {error}") from error
     evidence, kept = seen_at(rest, [LOGITS, *detector_needs(detectors.values())])
+    if len(kept) < FEWEST_HELD_OUT:
+        raise ValueError(f"only {len(kept)} of {len(rest)} held-out normal images in {source.where} could be used")
     held_out = {name: np.sort(detector.predict_from(evidence)) for name, detector in detectors.items()}
+    for name, scores in held_out.items():
+        if not np.isfinite(scores).all():
+            without = int((~np.isfinite(scores)).sum())
+            raise ValueError(f"{name} has no finite score for {without} of {len(kept)} normal images; leave it out")
     record = {
         "images": source.where,
-        "fitted": len(first) if to_fit else 0,
+        "fitted": fitted,
         "held_out": len(kept),
         "smallest_tail": 1 / (len(kept) + 1),
         "labels": labels_are,
@@ -148,9 +165,20 @@ def seen_of(network: Network, images: torch.Tensor, needs: Iterable[Quantity], b
         raise ValueError(f"{network.name} cannot be looked at: {reason}{missing}") from error
 
 
+def finite_answers(
+    network: Network, batch: ReadBatch, source: ImageSource, needs: Iterable[Quantity], batch_size: int
+) -> tuple[Evidence, list[int], dict[str, str]]:
+    """What the network shows of those images that it answers with finite numbers, their indices, and the others by name."""
+    seen = seen_of(network, batch.images, needs, batch_size)
+    finite = seen[LOGITS].isfinite().all(dim=1)
+    if bool(finite.all()):
+        return seen, batch.indices, {}
+    strange = {source.names[i]: NOT_FINITE for i, good in zip(batch.indices, finite.tolist(), strict=True) if not good}
+    kept = [i for i, good in zip(batch.indices, finite.tolist(), strict=True) if good]
+    return seen.subset(finite), kept, strange
+
+
 def _labels(network: Network, source: ImageSource, kept: Sequence[int], evidence: Evidence) -> tuple[torch.Tensor, str]:
-    folders = source.folders()
-    if folders is not None and len(set(folders)) == network.classes:
-        number = {name: place for place, name in enumerate(sorted(set(folders)))}
-        return torch.tensor([number[folders[index]] for index in kept]), "folders"
+    with suppress(ValueError):  # folders of another meaning
+        return torch.from_numpy(folder_labels(source, network)[list(kept)]), "folders"
     return evidence[LOGITS].argmax(dim=1), "the network's own answers"

@@ -63,6 +63,10 @@ class Preprocessing:
             raise ValueError(f"interpolation is one of {', '.join(_INTERPOLATIONS)}, got {self.interpolation!r}")
         if (self.mean is None) != (self.std is None):
             raise ValueError("give mean and std, or neither")
+        if self.mean is not None and not all(0 <= value <= 1 for value in self.mean):
+            raise ValueError(f"mean is in the units of images in [0, 1], got {self.mean}; divide mean and std by 255?")
+        if self.std is not None and not all(0 < value < math.inf for value in self.std):
+            raise ValueError(f"std must be positive and finite, got {self.std}")
         if self.mean is not None and self.std is not None and {len(self.mean), len(self.std)} != {self.channels}:
             raise ValueError(f"mean and std need {self.channels} number(s) each, got {self.mean} and {self.std}")
 

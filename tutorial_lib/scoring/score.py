@@ -17,7 +17,7 @@ import numpy as np
 from tutorial_lib.detectors import Detector
 from tutorial_lib.detectors.evidence import LOGITS
 from tutorial_lib.scoring.networks import Network
-from tutorial_lib.scoring.normal import Normal, detector_needs, seen_of, tail_probability
+from tutorial_lib.scoring.normal import NOT_FINITE, Normal, detector_needs, seen_of, tail_probability
 from tutorial_lib.scoring.sources import ImageSource, ReadBatch, read_batches
 from tutorial_lib.scoring.table import BLOCK, Block, Parts, check_table_path, write_table
 from tutorial_lib.storage import locked
@@ -31,7 +31,7 @@ class Outcome:
 
     Attributes:
         images: rows of the table.
-        broken: those that could not be read.
+        broken: those without a score: they could not be read, or the network's answer is not finite.
         resumed: rows that were there already.
         seconds: that the others took, reading included.
     """
@@ -102,7 +102,8 @@ def score_images(
         restart: drop stopped work that lies there.
 
     Raises:
-        ValueError: stopped work lies there that belongs to another plan; or the table cannot be written there.
+        ValueError: the table cannot be written there.
+        FileExistsError: stopped work lies there that belongs to another plan.
         BlockingIOError: another process works on this table.
     """
     check_table_path(table)
@@ -186,7 +187,7 @@ def _fill(
     rows = np.array(batch.indices) - start
     finite = seen[LOGITS].isfinite().all(dim=1)
     if not bool(finite.all()):  # one such image must not end the run
-        block.errors[rows[~finite.numpy()]] = "the network's answer is not finite"
+        block.errors[rows[~finite.numpy()]] = NOT_FINITE
         rows, seen = rows[finite.numpy()], seen.subset(finite)
         if not len(rows):
             return

@@ -28,18 +28,20 @@ class ImageSource:
 
     Attributes:
         where: as it was asked for.
-        names: one for each image: its path below the folder, or its place in the array.
+        names: one for each image: its path below the folder, or its place in the array. What is no UTF-8 in a name is
+            written as ``\\udcXX``, so that a table can hold it.
     """
 
     def __init__(self, where: str, root: Path, names: Sequence[str]) -> None:
-        self.where, self.root, self.names = where, root, names
+        self.where, self.root, self._files = where, root, names
+        self.names = [name.encode(errors="backslashreplace").decode() for name in names]
 
     def __len__(self) -> int:
         return len(self.names)
 
     def image(self, index: int) -> Image.Image:
         """One image as it lies there, decoded whole; raises what the decoder raises."""
-        with Image.open(self.root / self.names[index]) as image:
+        with Image.open(self.root / self._files[index]) as image:
             image.load()
             return image
 
@@ -57,9 +59,13 @@ class ImageSource:
     def digest(self) -> str:
         """A hash of names, sizes and times of change: the same as long as nobody has touched the images."""
         found = hashlib.sha256()
-        for name in self.names:
-            status = os.stat(self.root / name)
-            found.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        for name, file in zip(self.names, self._files, strict=True):
+            try:
+                status = os.stat(self.root / file)
+                touched = f"{status.st_size}\0{status.st_mtime_ns}"
+            except OSError:  # a link to nowhere; it becomes a row with a reason when its turn comes
+                touched = "gone"
+            found.update(f"{name}\0{touched}\n".encode())
         return found.hexdigest()
 
 
@@ -73,7 +79,12 @@ class ArraySource(ImageSource):
             raise ValueError(f"{path} is no array of images: {error}") from error
         shape = self.array.shape
         if self.array.dtype != np.uint8 or len(shape) not in (3, 4) or 0 in shape:
-            raise ValueError(f"{path} must hold uint8 images (N, H, W), (N, H, W, C) or (N, C, H, W), got {self._said}")
+            hint = (
+                "; from floats x in [0, 1]: (255 * x).round().astype('uint8')" if self.array.dtype.kind == "f" else ""
+            )
+            raise ValueError(
+                f"{path} must hold uint8 images (N, H, W), (N, H, W, C) or (N, C, H, W), got {self._said}{hint}"
+            )
         self.first = len(shape) == 4 and shape[3] not in (1, 3)
         if self.first and shape[1] not in (1, 3):
             raise ValueError(f"{path} must hold images of 1 or 3 channels, got {self._said}")
@@ -101,8 +112,8 @@ class ArraySource(ImageSource):
 def open_source(where: str | Path) -> ImageSource:
     """The images of a folder (with all folders below it), of a pattern such as ``"photos/*.png"``, or of a ``.npy`` file.
 
-    Hidden files and files with another suffix than an image's are passed over; a file that cannot be read is found out when
-    its turn comes.
+    Hidden files and files with another suffix than an image's are passed over, links to folders are followed; a file that
+    cannot be read is found out when its turn comes.
 
     Raises:
         FileNotFoundError: there is nothing of the kind.
@@ -112,11 +123,7 @@ def open_source(where: str | Path) -> ImageSource:
     if path.suffix == ".npy" and path.is_file():
         return ArraySource(path)
     if path.is_dir():
-        found = sorted(
-            file.relative_to(path).as_posix()
-            for file in path.rglob("*")
-            if file.suffix.lower() in SUFFIXES and not any(part[0] == "." for part in file.relative_to(path).parts)
-        )
+        found = sorted(file for file in _below(path) if os.path.splitext(file)[1].lower() in SUFFIXES)
         if not found:
             raise FileNotFoundError(f"{path} holds no image ({', '.join(SUFFIXES)})")
         return ImageSource(str(where), path, found)
@@ -125,6 +132,22 @@ def open_source(where: str | Path) -> ImageSource:
         raise FileNotFoundError(f"there is no folder, pattern with files or .npy file {where}")
     root = Path(os.path.commonpath([os.path.dirname(os.path.abspath(name)) for name in files]))
     return ImageSource(str(where), root, [Path(os.path.abspath(n)).relative_to(root).as_posix() for n in files])
+
+
+def _below(folder: Path) -> Iterator[str]:
+    """Paths of all files that are not hidden, with ``/`` between the parts; each folder once, whatever links lead to it."""
+    top = os.path.join(os.path.realpath(folder), "")
+    met: set[str] = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in met or (
+            top.startswith(os.path.join(real, "")) and met
+        ):  # been there, or a link to what holds all this
+            folders.clear()
+            continue
+        met.add(real)
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        yield from (Path(here, name).relative_to(folder).as_posix() for name in files if name[0] != ".")
 
 
 @dataclass

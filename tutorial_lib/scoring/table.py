@@ -68,7 +68,7 @@ class Parts:
         """Make the folder, or go on in the one that is there.
 
         Raises:
-            ValueError: it belongs to another run, and what differs.
+            FileExistsError: it belongs to another run, and what differs.
         """
         path = self.folder / "plan.json"
         if not path.is_file():
@@ -79,7 +79,7 @@ class Parts:
         other = json.loads(path.read_text())
         if other != self.plan:
             differ = sorted(key for key in {*other, *self.plan} if other.get(key) != self.plan.get(key))
-            raise ValueError(
+            raise FileExistsError(
                 f"{self.folder} holds a run that was begun with another {', '.join(differ)}; finish it as it was begun, or "
                 "start anew with --restart"
             )

@@ -54,7 +54,7 @@ def alarm_threshold(held_out: ArrayLike, rate: float, delta: float | None = None
         A held-out score t; alarm when a score is **above** t.
 
     Raises:
-        ValueError: n is too small for this promise, and how many it takes.
+        ValueError: n is too small for this promise, and how many it takes; or a score is no number.
 
     >>> alarm_threshold(range(99), rate=0.05)
     94.0
@@ -62,6 +62,10 @@ def alarm_threshold(held_out: ArrayLike, rate: float, delta: float | None = None
     97.0
     """
     scores = np.sort(np.asarray(held_out, dtype=np.float64))[::-1]
+    if np.isnan(scores).any():
+        raise ValueError(
+            f"{int(np.isnan(scores).sum())} of {len(scores)} held-out scores are NaN; leave those images out"
+        )
     return float(scores[allowed_above(len(scores), rate, delta)])
 
 
@@ -135,10 +139,10 @@ class AnswerThreshold:
 
     def __str__(self) -> str:
         if self.threshold is None:
-            return f"no threshold promises at most {self.risk:.1%} wrong answers from {self.n:,} images"
+            return f"no threshold promises at most {100 * self.risk:g} % wrong answers from {self.n:,} images"
         return (
             f"answer from confidence {self.threshold:g} on ({self.answered:.1%} of {self.n:,} images, {self.wrong} wrong):\n"
-            f"  at most {self.bound:.1%} of such answers are wrong, with probability {1 - self.delta:.0%}\n"
+            f"  at most {100 * self.bound:.2g} % of such answers are wrong, with probability {100 * (1 - self.delta):g} %\n"
             "  over the draw of these images, as long as what comes is like them"
         )
 
@@ -164,6 +168,8 @@ def answer_threshold(
     """
     _check_share("risk", risk)
     values, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=bool)
+    if np.isnan(values).any():
+        raise ValueError(f"{int(np.isnan(values).sum())} of {len(values)} confidences are NaN; leave those images out")
     if values.shape != right.shape or values.ndim != 1 or not len(values):
         raise ValueError(f"confidence and correct must have the same shape (n,), got {values.shape} and {right.shape}")
     for threshold in sorted(grid):
