@@ -21,13 +21,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from tutorial_lib.gradients import _operations as operations
+from tutorial_lib.gradients._again import Comparison
 from tutorial_lib.gradients._computed import Computed, PulledBack
 from tutorial_lib.gradients._marks import CONSTANT, UNKNOWN, Mixed, OneSample, Samples, tensors_in
 from tutorial_lib.gradients._network import run
 from tutorial_lib.gradients._node import GradientInForward, Node, labels_together, look_back
-from tutorial_lib.gradients._one_image import OneImage
 from tutorial_lib.gradients._sample_axis import SampleAxes
-from tutorial_lib.gradients._watching import MADE_OF_LAYERS, in_the_open
+from tutorial_lib.gradients._watching import MADE_OF_LAYERS, bytes_of, in_the_open
 from tutorial_lib.gradients.rules import (
     RULES,
     Folded,
@@ -85,6 +85,7 @@ class BatchPass(TorchFunctionMode):
         self.listening = False
         self.calls: dict[str, int] = {}  # by parameter
         self.computed = Computed()
+        self.weights: list[tuple[Tensor, int]] = []  # as layers have used them
         self.scratch: dict = {}
         self.bytes = self.largest = 0  # of what the operations return: all together, and the largest
         self.uncovered: set[str] = set()
@@ -92,7 +93,7 @@ class BatchPass(TorchFunctionMode):
         self.why_not = ""
         self._candidates = 0
         self._differentiates = False
-        self._one_image: OneImage | None = None
+        self._comparison: Comparison | None = None
 
     # ------------------------------------------------------------------ forward
     def forward(self, network: Callable, images: Tensor) -> Outputs:
@@ -118,7 +119,7 @@ class BatchPass(TorchFunctionMode):
         if self.axes is not None:
             self.axes.forget()
         del self._network, self._images
-        self._one_image = None
+        self._comparison = None
         return outputs
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -154,7 +155,7 @@ class BatchPass(TorchFunctionMode):
         return output
 
     def _count(self, output: Tensor) -> None:
-        size = output.nbytes
+        size = bytes_of(output)
         self.bytes += size
         if size > self.largest:
             self.largest = size
@@ -213,6 +214,8 @@ class BatchPass(TorchFunctionMode):
         call.input = None  # the node keeps it, so that autograd can watch over it
         if not names:
             raise Unsupported("no parameter whose gradient is wanted")
+        if not x.numel():
+            raise Unsupported("a layer on nothing, as an expert that got no part of the image")
         if x.is_complex() or any(tensor is not None and tensor.is_complex() for tensor in call.parameters.values()):
             raise Unsupported("complex numbers, whose rules would have to conjugate")
         if self.axes is None:
@@ -223,6 +226,7 @@ class BatchPass(TorchFunctionMode):
         ):
             raise Unsupported("samples on an axis that the layer works along")
         call.names, call.scratch = names, self.scratch
+        self.weights += [(w, w._version) for w in call.parameters.values() if w is not None and not w.is_inference()]
         for name in names.values():
             self.calls[name] = self.calls.get(name, 0) + 1
         return Node.apply(x, self.anchor, call, place, self)
@@ -305,9 +309,9 @@ class BatchPass(TorchFunctionMode):
 
     def _place_by_comparison(self, func: Callable, operands: tuple, x: Tensor) -> Samples | None:
         """Where the samples stand in an input that came about out of sight: the axis that one image alone has not."""
-        if self._one_image is None:
-            self._one_image = OneImage(self._network, self._images[-1:], self.watched)
-        place = self._one_image.samples_axis(self._candidates - 1, (func, self.watched), operands, x, self.samples)
+        if self.axes.numbers_read:
+            return None  # and whatever has been decided by them
+        place = self._other_runs.samples_axis(self._candidates - 1, func, operands, x)
         if place is not None:
             self.axes.mark(x, place)
         return place
@@ -324,6 +328,8 @@ class BatchPass(TorchFunctionMode):
             self.uncovered = set(reached)
         if self.uncovered:
             self.why_not = "no rule covers how the network uses " + ", ".join(sorted(self.uncovered))
+        if any(weight._version != version for weight, version in self.weights):
+            self.why_not = "the network changes weights in place after it has used them"
         if self.axes is None:
             return
         known = not self.axes.strangers and not self.axes.numbers_read
@@ -339,19 +345,14 @@ class BatchPass(TorchFunctionMode):
             if isinstance(mark, Mixed):
                 self.why_not = f"the network mixes the samples of a batch ({mark.how})"
             known &= isinstance(mark, Samples)
-        if not known and not self.why_not and not self._agrees_with_images_alone(outputs):
+        if not known and not self.why_not and not self._other_runs.agrees(outputs, every=self.axes.numbers_read):
             self.why_not = "the network's output for an image depends on the batch around it"
 
-    def _agrees_with_images_alone(self, outputs: Outputs) -> bool:
-        """Whether the network makes the same of the last image alone; of every image where it may have decided by their numbers."""
-        if self._one_image is None:
-            self._one_image = OneImage(self._network, self._images[-1:], self.watched)
-        others = range(self.samples - 1) if self.axes.numbers_read else ()
-        alone = [
-            (self.samples - 1, self._one_image),
-            *((n, OneImage(self._network, self._images[n : n + 1], set())) for n in others),
-        ]
-        return all(image.agrees([output[n : n + 1] for output in outputs]) for n, image in alone)
+    @property
+    def _other_runs(self) -> Comparison:
+        if self._comparison is None:
+            self._comparison = Comparison(self._network, self._images, self.watched)
+        return self._comparison
 
     # ------------------------------------------------------------------ backward
     def backward(self, outputs: Outputs, direction: Sequence[Tensor], retain_graph: bool = False) -> Tensor:

@@ -18,11 +18,11 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor
 
+from tutorial_lib.gradients._again import Again
 from tutorial_lib.gradients._batch_pass import BatchPass, Statistic
 from tutorial_lib.gradients._chunks import ChunkSizes
 from tutorial_lib.gradients._loop import one_by_one
 from tutorial_lib.gradients._network import Network
-from tutorial_lib.gradients._one_image import OneImage
 from tutorial_lib.gradients._start import OutputGradient, Outputs, Result
 from tutorial_lib.gradients.rules import joined
 
@@ -69,13 +69,11 @@ def per_sample(
         block = min(budget // 3, SMALL_BLOCKS) if device.type == "cpu" else budget // 3
         sizes = ChunkSizes(images, budget, block)
         if many_labels and len(images) > 1:
-            first = OneImage(function, images[:1].to(device), set())
-            labels = output_gradient(first.outputs, first.image, slice(0, 1)).scale.shape[1]
+            first = Again(function, _chunk(images, slice(0, 1), device), set())
+            labels = output_gradient(first.outputs, first.images, slice(0, 1)).scale.shape[1]
             sizes.measured(first.recorder.bytes, 1, first.recorder.largest, labels)
         for samples in sizes:
-            chunk = (images if samples == slice(0, len(images)) else images[samples]).to(device)
-            if chunk.is_inference():
-                chunk = chunk.clone()  # autograd does not take the other kind
+            chunk = _chunk(images, samples, device)
             one = len(chunk) == 1 and not many_labels
             watched = [name for name, p in parameters.items() if not one or p.numel() >= WORTH_AVOIDING]
             if watched and not why_not:
@@ -91,6 +89,12 @@ def per_sample(
             f"{why_not}; the gradients take one backward pass a sample: exact, but slow", FallbackWarning, stacklevel=3
         )
     return Result(joined([part.values for part in parts]), joined([part.scale for part in parts]))
+
+
+def _chunk(images: Tensor, samples: slice, device: torch.device) -> Tensor:
+    """Some of the images, on the network's device and on nobody's graph."""
+    chunk = (images if samples == slice(0, len(images)) else images[samples]).detach().to(device)
+    return chunk.clone() if chunk.is_inference() else chunk  # autograd does not take the other kind
 
 
 def together(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tutorial_lib.gradients._network import run
+from tutorial_lib.gradients._node import look_back
 from tutorial_lib.gradients._start import OutputGradient, Result
 from tutorial_lib.gradients.rules import SingleGradient, joined
 
@@ -25,6 +26,8 @@ def one_by_one(
     for n, image in enumerate(images.split(1) if len(images) > 1 else [images], samples.start):
         with torch.enable_grad():
             outputs = run(network, image.clone())  # which the network may write to
+        if n == samples.start:
+            look_back([output for output in outputs if output.requires_grad])  # for what hides parameters
         start = output_gradient(outputs, image, slice(n, n + 1))
         values = []
         labels = start.scale.shape[1]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +65,10 @@ class Network:
                 holders.append(part)
         if not parameters:
             raise ValueError(f"{type(module).__name__} has no parameters, so there are no gradients to look at")
+        if any(parameter.is_inference() for _, parameter in parameters.values()):
+            raise ValueError(
+                "the model was made under torch.inference_mode(), where autograd may not follow its parameters; make or load it outside"
+            )
         return cls(module, dict(parameters.values()), holders, statistics)
 
     @property
@@ -121,7 +126,8 @@ class Network:
 
         done = False
         try:
-            yield (function if self.holders else plain if stand_ins else self.module), self.parameters | stand_ins
+            with uncompiled():
+                yield (function if self.holders else plain if stand_ins else self.module), self.parameters | stand_ins
             done = True
         finally:
             drawn = not all(map(torch.equal, states, _random_states(devices)))
@@ -141,6 +147,11 @@ class Network:
                 "the network's forward pass changes its buffers, and its answer with them, so its gradient is another one each time; "
                 "call model.eval()"
             )
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """Where what ``torch.compile`` has made runs as it was written: its operations cannot be watched."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 class Remembered:
@@ -191,6 +202,10 @@ def checked_images(images: Tensor, network: Network) -> Tensor:
     """The images in the network's floating point type (token ids stay integers)."""
     if not isinstance(images, Tensor):
         raise TypeError(f"images must be a torch.Tensor, got {type(images).__name__}; convert with torch.as_tensor")
+    if images.layout != torch.strided or images.is_nested:
+        raise TypeError(f"images must be one dense tensor, got a {'nested' if images.is_nested else 'sparse'} one")
+    if type(images) not in (Tensor, nn.Parameter):
+        images = images.as_subclass(Tensor)  # a library's image, with functions of its own
     if images.dim() < 2:
         raise ValueError(
             f"images must have the samples on their first axis, (N, ...), got the shape {tuple(images.shape)}"
@@ -221,6 +236,8 @@ def run(network: Callable[[Tensor], Any], images: Tensor) -> tuple[Tensor, ...]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
+        if "not implemented for" in str(error) or " type" in str(error) or "dtype" in str(error):
+            raise ValueError(f"the network cannot take images of the type {images.dtype}: {error}") from error
         if "size" not in str(error) and "shape" not in str(error) and "channels" not in str(error):
             raise
         shape = ", ".join(map(str, images.shape[1:]))

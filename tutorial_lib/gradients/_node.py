@@ -97,9 +97,10 @@ def labels_together() -> bool:
 
 
 def look_back(tensors: Sequence[Tensor]) -> tuple[set[int], bool, bool]:
-    """What a graph stands on: ids of its leaves; whether it has nodes of ours; and nodes written in Python by someone else.
+    """What a graph stands on: ids of its leaves; whether it has nodes of ours; and nodes written in Python by someone else, or sparse.
 
-    The last may not know how to be vmapped, and may record gradients of their own in their backward pass.
+    The last may not know how to be vmapped, and may record gradients of their own in their backward pass. Reentrant checkpoints are
+    refused: autograd does not see the parameters in them.
     """
     leaves = {id(tensor) for tensor in tensors if tensor.grad_fn is None}
     ours, foreign = False, PythonNode is None  # without the name we cannot tell, and expect them
@@ -108,11 +109,16 @@ def look_back(tensors: Sequence[Tensor]) -> tuple[set[int], bool, bool]:
     while todo:
         node = todo.pop()
         parents = node.next_functions
+        if type(node).__name__ == "CheckpointFunctionBackward":
+            raise ValueError(
+                "the network has parts in torch.utils.checkpoint(..., use_reentrant=True), which hides their parameters from "
+                "gradients that are asked for by name; give it use_reentrant=False"
+            )
         if not parents:
             leaves.add(id(getattr(node, "variable", None)))
         elif type(node).__name__ == "NodeBackward" and getattr(type(node), "_forward_cls", Node) is Node:
             ours = True
-        elif PythonNode is not None and isinstance(node, PythonNode):
+        elif (PythonNode is not None and isinstance(node, PythonNode)) or "Sparse" in type(node).__name__:
             foreign = True
         for parent, _ in parents:
             if parent not in seen:

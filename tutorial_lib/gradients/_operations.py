@@ -102,7 +102,12 @@ def _like_the_first(operation: Operation) -> Mark | None:
 
 def _chosen(operation: Operation) -> Mark | None:
     """``torch.where``, which with one operand returns indices."""
-    return elementwise(operation) if len(operation.args) > 1 else UNKNOWN
+    return elementwise(operation) if len(operation.args) > 1 else picked_from_all(operation)
+
+
+def picked_from_all(operation: Operation) -> Mark:
+    """What is found somewhere in the batch, such as the places that are not zero: how much there is depends on all samples."""
+    return Mixed(f"{operation.func.__name__} over the samples")
 
 
 def _batched_product(operation: Operation) -> Mark | None:
@@ -255,6 +260,8 @@ def _index(operation: Operation) -> list[Mark | None] | Mark | None:
     if all(i is None or i is Ellipsis or isinstance(i, int | slice) for i in whole):
         return _view(operation)
     mark = operation.marks[0]
+    if isinstance(mark, Samples) and _chooses_samples(operation.axes, whole, operation.operands[0].dim(), mark.axis):
+        return Mixed("samples are picked by their numbers")
     # entries picked by a tensor: the samples' axis stays where it is if all of it is taken and only what follows is picked from
     if isinstance(mark, Samples) and all(i == slice(None) for i in whole[: mark.axis + 1] if isinstance(i, slice)):
         head = whole[: mark.axis + 1]
@@ -263,6 +270,22 @@ def _index(operation: Operation) -> list[Mark | None] | Mark | None:
             constant = not isinstance(tails[0], Tensor) or operation.axes.of(tails[0]) is CONSTANT
             return mark if constant else UNKNOWN
     return UNKNOWN
+
+
+def _chooses_samples(axes: Axes, whole: tuple, rank: int, axis: int) -> bool:
+    """Whether an index (or a mask) that depends on the samples stands at their axis: x[order], x[gate > 0]."""
+    taken = [
+        0 if i is None else i.dim() if isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) else 1
+        for i in whole
+    ]
+    at = 0
+    for i, width in zip(whole, taken, strict=True):
+        if i is Ellipsis:
+            width = rank - sum(taken) + 1
+        elif isinstance(i, Tensor) and at <= axis < at + width:
+            return axes.of(i) is not CONSTANT
+        at += width
+    return False
 
 
 def written(operation: Operation) -> Mark | None:
@@ -335,8 +358,10 @@ def _picked(operation: Operation) -> Mark | None:
     operand, mark = operation.operands[0], operation.marks[0]
     dim = operation.argument(1, ("dim",), None)
     others = operation.marks[1:]
-    if not isinstance(mark, Samples) or not isinstance(dim, int) or dim % operand.dim() == mark.axis:
+    if not isinstance(mark, Samples) or not isinstance(dim, int):
         return UNKNOWN
+    if dim % operand.dim() == mark.axis:
+        return UNKNOWN if all(other is CONSTANT for other in others) else Mixed("samples are picked by their numbers")
     by_samples = "select" not in operation.func.__name__
     same = all(other == mark if by_samples and isinstance(other, Samples) else other is CONSTANT for other in others)
     if not same:
@@ -431,6 +456,7 @@ BY_NAME: dict[str, Kind] = _table({
     _repeated: "repeat tile",
     _interleaved: "repeat_interleave",
     _picked: "gather index_select take_along_dim",
+    picked_from_all: "nonzero argwhere masked_select unique unique_consecutive msort bincount histc take",
     _looked_up: "embedding one_hot",
     constant: "zeros_like ones_like full_like empty_like rand_like randn_like new_zeros new_ones new_full new_empty new_tensor",
 })  # fmt: skip
@@ -458,6 +484,8 @@ def meeting_place(operation: Operation) -> tuple[int, Samples] | None:
     kind = kind_of(operation.func)
     if kind in (_batched_product, _attention) and from_right < 3:
         return None  # not among the axes that are broadcast
+    if kind is _batched_product and any(operand.dim() == 1 for operand in operation.operands):
+        return None  # a vector stays one
     if kind is _joined:
         rank = max(operand.dim() for operand in operation.operands)
         if operation.argument(1, ("dim", "axis"), 0) % rank == rank - from_right:

@@ -25,6 +25,10 @@ def in_the_open() -> bool:
     return hooks is None or hooks[0].__module__ != "torch.utils.checkpoint"
 
 
+def bytes_of(tensor: Tensor) -> int:
+    return tensor.nbytes if tensor.layout is torch.strided else 0  # of a sparse tensor torch does not say
+
+
 def seen_through(function: FunctionType) -> FunctionType:
     """The function without its own call to whoever watches: what it calls is watched instead."""
     twin = FunctionType(
@@ -49,7 +53,12 @@ def _prelu(input: Tensor, weight: Tensor) -> Tensor:
     return torch.where(input > 0, input, weight * input)
 
 
+def _product(input: Tensor, other: Tensor) -> Tensor:
+    return input @ other
+
+
 MADE_OF_LAYERS: dict[Callable, Callable] = {
+    **dict.fromkeys((torch.mm, Tensor.mm, torch.mv, Tensor.mv), _product),
     torch.addmm: _addmm,
     Tensor.addmm: _addmm,
     F.prelu: _prelu,

@@ -8,6 +8,7 @@ with gradient-based representations", ICIP 2021; Lee et al., "Probing the purvie
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -72,8 +73,8 @@ def target(label: Label, outputs: Tensor, images: Tensor, samples: slice) -> Ten
             if outputs.dim() == 1 and label == "uniform":
                 raise ValueError("'uniform' is a label for logits (N, K), but the network returns one number a sample")
             return torch.full_like(outputs, 1 / outputs.shape[1] if label == "uniform" else label == "ones")
-    elif isinstance(label, int):
-        return _one_hot(torch.full((len(outputs), *outputs.shape[2:]), label, device=outputs.device), outputs)
+    elif isinstance(label, Integral) and not isinstance(label, bool):  # NumPy's numbers, too
+        return _one_hot(torch.full((len(outputs), *outputs.shape[2:]), int(label), device=outputs.device), outputs)
     elif isinstance(label, Tensor):
         wanted = _from_tensor(label, outputs, samples)
     elif callable(label):

@@ -54,7 +54,7 @@ class Convolution(LayerCall):
         super().__init__(autocast(input), weight=weight, bias=bias)
 
     def output(self, x: Tensor) -> Tensor:
-        weight, bias = self.typed(x.dtype)
+        weight, bias = self.used_with(x)
         return torch.convolution(
             x, weight, bias, self.stride, self.padding, self.dilation, self.transposed, self.output_padding, self.groups
         )

@@ -48,6 +48,10 @@ class LayerCall:
             for tensor in self.parameters.values()
         ]
 
+    def used_with(self, x: Tensor) -> list[Any]:
+        """The parameters as torch would use them with these activations: in their own type, unless autocast says otherwise."""
+        return self.typed(x.dtype) if torch.is_autocast_enabled(x.device.type) else [*self.parameters.values()]
+
     def output(self, x: Tensor) -> Tensor:
         """y, for activations as the network has them."""
         raise NotImplementedError

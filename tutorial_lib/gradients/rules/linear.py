@@ -83,11 +83,13 @@ class Linear(LayerCall):
     """``torch.nn.functional.linear`` on (N, ..., I)."""
 
     def __init__(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
+        if weight.dim() != 2:
+            raise Unsupported("a linear layer whose weight is a vector")
         super().__init__(autocast(input), weight=weight, bias=bias)
         self.free_axes = input.dim() - 1
 
     def output(self, x: Tensor) -> Tensor:
-        return F.linear(x, *self.typed(x.dtype))
+        return F.linear(x, *self.used_with(x))
 
     def backward(
         self, x: Tensor, g: Tensor, needs_input_gradient: bool
@@ -103,24 +105,36 @@ class Linear(LayerCall):
 
 
 class RightProduct(LayerCall):
-    """``x @ W``, a linear layer whose weight W (I, O) is the other way round."""
+    """``x @ W``, a linear layer whose weight W is the other way round, (I, O), or a vector (I,), as in attention with one query."""
 
     def __init__(self, input: Tensor, other: Tensor) -> None:
-        if other.dim() != 2 or input.dim() < 2:
+        if other.dim() not in (1, 2) or input.dim() < 2:
             raise Unsupported("a product that is no linear layer")
         super().__init__(autocast(input), weight=other)
         self.free_axes = input.dim() - 1
 
     def output(self, x: Tensor) -> Tensor:
-        return x @ self.typed(x.dtype)[0]
+        return x @ self.used_with(x)[0]
 
     def backward(
         self, x: Tensor, g: Tensor, needs_input_gradient: bool
     ) -> tuple[Tensor | None, dict[str, PerSampleGradients]]:
-        gx = g @ self.typed(g.dtype)[0].mT if needs_input_gradient else None
+        (other,) = self.typed(g.dtype)
+        if other.dim() == 1:
+            return self._vector(x, g, other, needs_input_gradient)
+        gx = g @ other.mT if needs_input_gradient else None
         X = x.flatten(1, -2) if x.dim() > 2 else x.unsqueeze(1)  # (N, T, I)
         G = g.flatten(1, -2) if g.dim() > 2 else g.unsqueeze(1)  # (M, T, O)
         return gx, {"weight": Transposed(OuterProducts(X.mT, G.mT))}
+
+    def _vector(
+        self, x: Tensor, g: Tensor, other: Tensor, needs_input_gradient: bool
+    ) -> tuple[Tensor | None, dict[str, PerSampleGradients]]:
+        """dw = sum over t of g_t x_t, for g (M, ...)."""
+        labels = len(g) // len(x)
+        gx = g.unsqueeze(-1) * other if needs_input_gradient else None
+        X, G = precise(x).reshape(len(x), -1, x.shape[-1]), precise(g).reshape(len(x), labels, -1)
+        return gx, {"weight": Materialized(torch.bmm(G, X).flatten(0, 1), labels)}
 
 
 class Transposed(PerSampleGradients):
