@@ -1,5 +1,5 @@
-"""Networks that were made elsewhere: torchvision's ResNet-18, a vision transformer, one whose head is code. Every detector
-that looks at a classifier scores all three, after one look at the images."""
+"""Networks that were made elsewhere: torchvision's ResNet-18, a vision transformer, one whose head is code; and one of the
+course whose head has no bias. Every detector that looks at a classifier scores all four, after one look at the images."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from torchvision.models import VisionTransformer, resnet18
 
 from tutorial_lib import detectors
 from tutorial_lib.detectors import Evidence, observe
-from tutorial_lib.models import as_classifier
+from tutorial_lib.models import as_classifier, build
 from tutorial_lib.models.predict import check_head, predict_features
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -18,6 +18,7 @@ STAGES = {
     "resnet18": ["network.layer1", "network.layer4"],
     "transformer": ["network.conv_proj"],
     "code": ["network.stem"],
+    "airbench": ["backbone.8", "backbone.15"],
 }
 
 
@@ -53,6 +54,11 @@ def own(kind):
         )
         nn.init.normal_(network.heads.head.weight)  # torchvision starts with zeros
         return as_classifier(network, "heads", MEAN, STD)
+    if kind == "airbench":
+        model = build("airbench", 4, (3, 16, 16)).train()
+        with torch.no_grad():
+            model(torch.rand(64, 3, 16, 16))
+        return model.eval()
     network = HeadIsCode()
     return as_classifier(network, network.forward_head, MEAN, STD, features=network.forward_features)
 
@@ -92,7 +98,8 @@ def every_detector(model, stages):
 def test_every_detector_scores_it(kind):
     model = own(kind)
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(66, 3, 32, 32, generator=generator) * torch.rand(66, 1, 1, 1, generator=generator)
+    size = 16 if kind == "airbench" else 32
+    images = torch.rand(66, 3, size, size, generator=generator) * torch.rand(66, 1, 1, 1, generator=generator)
     check_head(model, images[:3])
     asked = every_detector(model, STAGES[kind])
     compared = [detector for detector in asked if detector.uses_reference and detector.supervised]

@@ -18,9 +18,9 @@ def images(n: int, size: int = 32, channels: int = 3) -> torch.Tensor:
     return torch.rand(n, channels, size, size, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("name", ["lenet", "resnet20", "resnet18", "densenet_bc_100_12"])
+@pytest.mark.parametrize("name", ["lenet", "resnet20", "resnet18", "densenet_bc_100_12", "airbench"])
 def test_network_of_the_course(name):
-    model = one_by_one.randomised(build(name, 10, (3, 32, 32)))
+    model = one_by_one.randomised(build(name, 10, (3, 32, 32))).requires_grad_()  # what stays fixed in training, too
     one_by_one.assert_exact(model, images(2, size=16 if name.startswith("dense") else 32))
 
 

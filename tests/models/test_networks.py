@@ -21,7 +21,8 @@ def test_forward_is_head_of_features(name):
     with torch.no_grad():
         logits, features = model(images), model.features(images)
     assert logits.shape == (2, 7)
-    torch.testing.assert_close(logits, features @ model.head.weight.T + model.head.bias)
+    bias = 0 if model.head.bias is None else model.head.bias
+    torch.testing.assert_close(logits, features @ model.head.weight.T + bias)
 
 
 def test_uint8_and_float_images_give_the_same_logits():
@@ -62,6 +63,8 @@ def test_normalize_against_torchvision():
         (("resnet21", 10, (3, 32, 32)), "did you mean 'resnet20'"),
         (("lenet", 1, (1, 8, 8)), "at least 2 classes"),
         (("lenet", 10, (1, 2, 2)), "at least 4x4"),
+        (("airbench", 10, (1, 8, 8)), "at least 9x9"),
+        (("airbench", 1, (3, 32, 32)), "at least 2 classes"),
         (("lenet", 10, (3, 8, 8), [0.5], [0.5]), "3 channels"),
         (("lenet", 10, (1, 8, 8), [0.5], [0.0]), "std must be positive"),
     ],

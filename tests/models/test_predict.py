@@ -186,3 +186,10 @@ def test_two_threads_get_the_answers_of_one(model):
     assert len(answers) == 6 and model.training
     for answer in answers:
         torch.testing.assert_close(answer, expected)
+
+
+def test_mirrored_is_the_mean_of_two_looks():
+    torch.manual_seed(0)
+    model, images = build("lenet", 3, (1, 8, 8)), torch.rand(5, 1, 8, 8)
+    mean = (predict_logits(model, images) + predict_logits(model, images.flip(3))) / 2
+    torch.testing.assert_close(predict_logits(model, images, batch_size=2, mirrored=True), mean)

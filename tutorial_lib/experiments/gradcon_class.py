@@ -77,7 +77,7 @@ class Recipe:
         epochs: passes over the normal training images; published are 1000.
         batch_size: images a step; published are 64, of which a class of the digits has two.
         width: of the network, 1 as published.
-        precision: ``"bfloat16"`` or ``"float32"``.
+        precision: of the training, see `tutorial_lib.training.precision`.
     """
 
     data: str
@@ -90,8 +90,8 @@ class Recipe:
 #: By study.
 RECIPES: Mapping[str, Recipe] = {
     "digits": Recipe("digits", epochs=100, batch_size=16, width=0.25),
-    "mnist": Recipe("mnist", epochs=10, precision="bfloat16"),
-    "cifar10": Recipe("cifar10", epochs=8, precision="bfloat16"),
+    "mnist": Recipe("mnist", epochs=10, precision="auto"),
+    "cifar10": Recipe("cifar10", epochs=8, precision="auto"),
     "mnist_full": Recipe("mnist", epochs=1000),
     "cifar10_full": Recipe("cifar10", epochs=1000),
 }

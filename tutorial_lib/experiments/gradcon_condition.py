@@ -47,7 +47,7 @@ class ConditionRecipe:
         epochs: passes over the clean training images; 300 is our choice for the full length.
         images: clean training images at most, drawn at random with a fixed seed.
         width: of the network, 1 as published.
-        precision: ``"bfloat16"`` or ``"float32"``.
+        precision: of the training, see `tutorial_lib.training.precision`.
     """
 
     epochs: int
@@ -59,7 +59,7 @@ class ConditionRecipe:
 #: By study.
 RECIPES: Mapping[str, ConditionRecipe] = {
     "digits": ConditionRecipe(epochs=100, images=2000, width=0.25),
-    "cifar10": ConditionRecipe(epochs=8, images=20_000, precision="bfloat16"),
+    "cifar10": ConditionRecipe(epochs=8, images=20_000, precision="auto"),
     "cure_tsr": ConditionRecipe(epochs=300, images=100_000),
     "cifar10_full": ConditionRecipe(epochs=300, images=100_000),
 }

@@ -148,7 +148,7 @@ def augmented_as_trained(study: Study, network: str) -> Augment:
     recipe = TrainingConfig(**study.recipes.get(network, study.recipes[""]))
 
     def changed(images: Tensor, generator: torch.Generator) -> Tensor:
-        return augment(images, torch.arange(len(images)), recipe.shift, recipe.flip, generator)
+        return augment(images, torch.arange(len(images)), recipe.shift, recipe.flip, generator, recipe.border)
 
     return changed
 

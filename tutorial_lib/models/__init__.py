@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from tutorial_lib.data.registry import suggestion
+from tutorial_lib.models.airbench import airbench_backbone
 from tutorial_lib.models.base import Classifier, Normalize
 from tutorial_lib.models.densenet import densenet_backbone
 from tutorial_lib.models.lenet import FEATURE_WIDTH as LENET_WIDTH
@@ -16,7 +17,7 @@ from tutorial_lib.models.resnet import cifar_resnet_backbone, resnet_backbone
 
 __all__ = ["NETWORKS", "Classifier", "Normalize", "OwnNetwork", "as_classifier", "build"]
 
-NETWORKS = ("lenet", "resnet20", "resnet56", "resnet110", "resnet18", "densenet_bc_100_12")
+NETWORKS = ("lenet", "resnet20", "resnet56", "resnet110", "resnet18", "densenet_bc_100_12", "airbench")
 
 
 def build(
@@ -57,6 +58,9 @@ def build(
         backbone, feature_width = resnet_backbone(channels, (64, 128, 256, 512), (2, 2, 2, 2)), 512
     elif name == "densenet_bc_100_12":
         backbone, feature_width = densenet_backbone(channels, depth=100, growth=12)
+    elif name == "airbench":
+        backbone = airbench_backbone(channels, height, width)
+        return Classifier(normalize, backbone, num_classes=num_classes, head=nn.Linear(256, num_classes, bias=False))
     else:
         raise ValueError(f"there is no network {name!r}{suggestion(name, NETWORKS)}")
     return Classifier(normalize, backbone, feature_width, num_classes)

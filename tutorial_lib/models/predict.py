@@ -81,16 +81,24 @@ def _checked(model: nn.Module, images: Images, batch_size: int) -> Iterator[Tens
     return (check_images(batch.images, channels) for batch in batches(images, "images", batch_size))
 
 
-def predict_logits(model: nn.Module, images: Images, batch_size: int = 512) -> Tensor:
+def predict_logits(model: nn.Module, images: Images, batch_size: int = 512, mirrored: bool = False) -> Tensor:
     """Logits (N, K), float32 on the CPU, of images (N, C, H, W), ``uint8`` or float in [0, 1].
 
     The model answers in evaluation mode, on its own device, and is left as it was found. Images may also come as an
-    `ImageSet`, a loader or a torch ``Dataset``, see `Images`; labels are passed over.
+    `ImageSet`, a loader or a torch ``Dataset``, see `Images`; labels are passed over. With ``mirrored``, each image is
+    asked twice, the second time left for right, and the logits are averaged: what some accuracies are published with.
 
     Raises:
         TypeError, ValueError: no images, images outside [0, 1], or a model that does not return logits (N, K), K >= 2.
     """
-    return logits_in_batches(model, _checked(model, images, batch_size))
+    inputs = _checked(model, images, batch_size)
+    if not mirrored:
+        return logits_in_batches(model, inputs)
+
+    def both(batch: Tensor) -> Tensor:
+        return (logits_of(model(batch), len(batch), model) + logits_of(model(batch.flip(-1)), len(batch), model)) / 2
+
+    return _in_batches(both, model, inputs)
 
 
 def logits_in_batches(model: nn.Module, inputs: Iterable[Tensor]) -> Tensor:

@@ -20,6 +20,7 @@ from tutorial_lib.gradcon.constraint import GradientConstraint
 from tutorial_lib.gradcon.losses import losses_of, training_step
 from tutorial_lib.models.autoencoder import Autoencoder
 from tutorial_lib.training.loop import run_epochs
+from tutorial_lib.training.precision import PRECISIONS, autocast, resolved
 
 __all__ = ["AutoencoderConfig", "AutoencoderHistory", "pictures_for", "train_autoencoder"]
 
@@ -32,7 +33,8 @@ class AutoencoderConfig:
         epochs: passes over the training images.
         batch_size: images a step.
         learning_rate: of Adam.
-        precision: ``"float32"`` or ``"bfloat16"`` (autocast; weights and averages stay float32).
+        precision: ``"float32"``, ``"bfloat16"`` (autocast; weights and averages stay float32), or ``"auto"``: bfloat16
+            where the device has units for it, see `tutorial_lib.training.precision`.
         seed: of the order of the images and of the latent draws. The initial weights are the caller's.
     """
 
@@ -46,8 +48,8 @@ class AutoencoderConfig:
         for name in ("epochs", "batch_size", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if self.precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision must be float32 or bfloat16, got {self.precision!r}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
 
 
 @dataclass
@@ -115,8 +117,9 @@ def train_autoencoder(
     device = torch.device(device) if device is not None else next(model.parameters()).device
     pictures = pictures_for(model, images, "images").to(device)
     held_out = None if validation is None else pictures_for(model, validation, "validation").to(device)
+    precision = resolved(config.precision, device)
     # bfloat16 units of processors take the channels last; for float32 it makes no difference worth the conversion
-    layout = torch.channels_last if config.precision == "bfloat16" else torch.contiguous_format
+    layout = torch.channels_last if precision == "bfloat16" else torch.contiguous_format
     model.to(device).to(memory_format=layout).train()
     if constraint is not None:
         constraint.to(device)
@@ -133,7 +136,7 @@ def train_autoencoder(
             if model.kind == "vae":  # drawn on the CPU, so that every device sees the same numbers
                 size = model.latent_shape[0] * model.latent_shape[1] * model.latent_shape[2]
                 noise = torch.randn(len(batch), size, generator=generator).to(device)
-            losses = training_step(model, batch, constraint, noise, config.precision)
+            losses = training_step(model, batch, constraint, noise, precision)
             optimizer.step()
             sums += len(chosen) * torch.stack(losses)
             step_done()
@@ -207,7 +210,7 @@ def _total_loss(
     total = 0.0
     for part in images.split(config.batch_size):
         batch = as_float(part)
-        with torch.autocast(batch.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        with autocast(config.precision, batch.device):
             losses = losses_of(model, batch, constraint)
         loss = losses.total(batch[0].numel(), constraint.alpha if constraint else 0.0)
         total += float(loss) * len(batch)

@@ -164,7 +164,7 @@ def _train(
         model = _denoised(model, study)
     if kind == "simclr":
         steps = max(1, CONTRASTIVE_EPOCHS * len(study.train) // 128)
-        contrast = ContrastiveConfig(steps=steps, views=Views(flip=config.flip), seed=config.seed)
+        contrast = ContrastiveConfig(steps=steps, views=Views(flip=bool(config.flip)), seed=config.seed)
         train_contrastive(model, study.train.images, None, contrast, progress)
     with one_thread(not long), seeded(config.seed):
         train_classifier(

@@ -65,7 +65,8 @@ def train_side_by_side(
         a history for each member; ``seconds`` is the time that all took together.
 
     Raises:
-        ValueError: no members, not one seed a member, or a negative step.
+        ValueError: no members, not one seed a member, a negative step, or settings that go from epoch to epoch or from
+            layer to layer (alternating flips, lookahead, faster biases), which are for one network at a time.
         TrainingDiverged: a loss is not finite; says whose.
     """
     config = config or TrainingConfig()
@@ -74,6 +75,8 @@ def train_side_by_side(
         raise ValueError(f"give at least one member, and one seed for each; got {len(members)} and {len(seeds)}")
     if adversarial_step < 0:
         raise ValueError(f"adversarial_step must not be negative, got {adversarial_step}")
+    if config.lookahead or config.flip == "alternating" or config.norm_bias_factor != 1 or config.whitening_epochs:
+        raise ValueError(f"side by side is not for {config}; use train_classifier for one network after another")
     start = time.perf_counter()
     device = next(members[0].parameters()).device
     images, labels = train.images.to(device), train.labels.to(device)
@@ -87,7 +90,7 @@ def train_side_by_side(
             total = torch.zeros(len(members), device=device)
             for chosen in zip(*orders, strict=True):
                 batches = [
-                    augment(images, part, config.shift, config.flip, generator)
+                    augment(images, part, config.shift, config.flip, generator, config.border)
                     for part, generator in zip(chosen, generators, strict=True)
                 ]
                 answers = labels[torch.stack(chosen).to(device)]
@@ -120,7 +123,7 @@ class _Together:
 
         def loss(parameters: dict[str, Tensor], buffers: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
             logits = functional_call(skeleton, (parameters, buffers), (images,))
-            return F.cross_entropy(logits, labels)
+            return F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
 
         self.losses = vmap(loss)
 

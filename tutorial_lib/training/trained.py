@@ -28,6 +28,7 @@ from torch import Tensor
 from tutorial_lib.data.images import ImageSet, as_float
 from tutorial_lib.gradcon.constraint import ALPHA, GradientConstraint
 from tutorial_lib.models import Classifier, build
+from tutorial_lib.models.airbench import Whitening, whiten
 from tutorial_lib.models.autoencoder import Autoencoder, build_autoencoder
 from tutorial_lib.models.predict import device_of, preserved
 from tutorial_lib.reproducible import one_thread, seeded, source_hash
@@ -36,6 +37,7 @@ from tutorial_lib.training.autoencoder import AutoencoderConfig, AutoencoderHist
 from tutorial_lib.training.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from tutorial_lib.training.classifier import TrainingConfig, accuracy, augment, train_classifier
 from tutorial_lib.training.loop import fingerprint, is_long
+from tutorial_lib.training.precision import autocast
 
 __all__ = [
     "SHIPPED",
@@ -54,6 +56,9 @@ __all__ = [
 
 #: Folder of the weights that come with the library.
 SHIPPED = Path(__file__).resolve().parents[1] / "weights"
+
+WHITENED = 5000
+"""Training images whose patches set a first layer that whitens, see `tutorial_lib.models.airbench`."""
 
 Stored = tuple[dict[str, Any], dict[str, Any]]  # tensors, and the record of what made them
 
@@ -110,11 +115,17 @@ def trained_classifier(study: Task, network: str, seed: int, progress: bool) -> 
 def untrained_classifier(study: Task, network: str | None = None, seed: int = 0) -> Classifier:
     """The network that `trained_classifier` starts from: its initial weights, and the study's normalisation.
 
+    A first layer that whitens is set by the first `WHITENED` training images.
+
     Torch's random state is left as it was.
     """
     mean, std = study.normalisation or channel_statistics(study.train.images)
     with seeded(seed):
-        return build(network or study.network, study.num_classes, study.image_shape, mean, std)
+        model = build(network or study.network, study.num_classes, study.image_shape, mean, std)
+    for layer in model.modules():
+        if isinstance(layer, Whitening):
+            whiten(layer, model.normalize(study.train.images[:WHITENED]))
+    return model
 
 
 def ship(study: Task, network: str, seed: int, command: str, checkpoint: Path | None = None) -> Path:
@@ -199,7 +210,8 @@ def _shipped(study: Task, network: str, config: TrainingConfig) -> dict[str, Any
 def _classifier_source() -> str:
     """The code that decides what a classifier becomes."""
     others = ("models/predict.py", "models/inputs.py", "models/autoencoder.py", "models/plane.py")
-    return source_hash("models", "training/classifier.py", "training/loop.py", without=others)
+    training = ("training/classifier.py", "training/lookahead.py", "training/loop.py", "training/precision.py")
+    return source_hash("models", *training, without=others)
 
 
 def _train(
@@ -240,7 +252,9 @@ def _estimate(model: Classifier, images: Tensor, config: TrainingConfig) -> str:
     batch = augment(images, first, config.shift, config.flip, torch.Generator().manual_seed(0)).to(device)
     for _ in range(2):
         start = time.perf_counter()
-        twin(batch).sum().backward()
+        with autocast(config.precision, device):
+            logits = twin(batch)
+        logits.float().sum().backward()
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
@@ -334,6 +348,7 @@ def _autoencoder_source() -> str:
         "gradcon/losses.py",
         "training/autoencoder.py",
         "training/loop.py",
+        "training/precision.py",
     )
 
 
