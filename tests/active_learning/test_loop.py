@@ -2,6 +2,7 @@
 
 import functools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tutorial_lib.active_learning import (
     Round,
     area_under_curve,
     last_round,
+    mean_interval,
     mean_over_rounds,
     paired_difference,
     predict_pool,
@@ -222,3 +224,20 @@ def test_pairs_that_are_none_are_refused():
     with pytest.raises(ValueError, match="same number of labels"):
         pair = [history(0, 0.1), history(1, 0.1)]
         paired_difference(pair, [history(0, 0.1, 0.2), history(1, 0.1)], "clean")
+
+
+def test_a_pool_that_is_bought_whole_and_one_of_a_single_class():
+    bought = run_rounds(TRAIN, "margin", blobs(30, 0), TESTS, Budget(10, 10, 3), 0, progress=False)
+    assert sorted(i for r in bought.rounds for i in r.bought) == list(range(30))
+    one = replace(blobs(30, 0), labels=torch.zeros(30, dtype=torch.int64))
+    assert len(run_rounds(TRAIN, "badge", one, TESTS, Budget(10, 10, 2), 0, progress=False).rounds) == 2
+
+
+def test_names_and_labels_that_do_not_exist_are_said(tmp_path):
+    with pytest.raises(ValueError, match="no test set 'cleen'; did you mean 'clean'"):
+        history(0, 0.5, 0.6).accuracy("cleen")
+    with pytest.raises(ValueError, match="finite"):
+        mean_interval([0.1, float("nan")])
+    (tmp_path / "s.json").write_text('{"run": [], "rounds": [], "right": {}, "next": []}')
+    with pytest.raises((Damaged, ValueError), match="s.json"):
+        run(state=tmp_path / "s.json")

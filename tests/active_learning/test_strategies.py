@@ -164,7 +164,7 @@ def test_what_a_strategy_needs_is_said(pool):
         STRATEGIES["badge"](bare, 3, 0)
     with pytest.raises(ValueError, match="BALD needs members"):
         STRATEGIES["bald"](bare, 3, 0)
-    with pytest.raises(ValueError, match="60 finite numbers"):
+    with pytest.raises(ValueError, match="60 of 60 are not"):
         highest(bare, torch.full((60,), math.nan), 3, 0)
 
 
@@ -182,3 +182,30 @@ def test_what_a_strategy_needs_is_said(pool):
 def test_predictions_that_make_no_sense_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         Prediction(*arguments)
+
+
+@pytest.mark.parametrize("ids", [[0.5, 1, 2], [0, 1, 10**9], [0, 1, -1], [0, 1, 1], [0, 1]])
+def test_names_are_small_different_whole_numbers(ids):
+    with pytest.raises(ValueError, match="3 different whole numbers from 0 on, below"):
+        Prediction(torch.full((3, 2), 0.5), ids=np.array(ids))
+
+
+def test_wrong_counts_utilities_and_types_are_said_as_what_they_are(pool):
+    for count in (0, len(pool) + 1, 2.0):
+        for strategy in STRATEGIES.values():
+            with pytest.raises(ValueError, match="cannot choose"):
+                strategy(pool, count, 0)
+    with pytest.raises(ValueError, match=f"finite, but 1 of {len(pool)} are not"):
+        highest(pool, torch.tensor([np.inf] + [0.0] * (len(pool) - 1)), 2, 0)
+    with pytest.raises(ValueError, match="one for each image"):
+        highest(pool, torch.zeros(1), 1, 0)
+    with pytest.raises(TypeError, match="torch.as_tensor"):
+        Prediction(np.full((3, 2), 0.5))
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_pool_of_copies_and_a_pool_of_one_can_be_asked(name):
+    for rows, count in ((6, 6), (1, 1)):
+        same = torch.tensor([[0.75, 0.25]]).repeat(rows, 1)
+        copies = Prediction(same, torch.ones(rows, 3), same.repeat(2, 1, 1))
+        assert sorted(STRATEGIES[name](copies, count, 0)) == list(range(rows))

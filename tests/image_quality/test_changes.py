@@ -69,3 +69,9 @@ def test_matched_changes_have_the_psnr_asked_for(photograph, name):
     copy, found = matched(photograph, name, 22.0)
     assert found == pytest.approx(psnr(photograph, copy)[0])
     assert found == pytest.approx(22, abs=3 if name in ("moved", "jpeg", "pixelated") else 0.2)
+
+
+@pytest.mark.parametrize("target", [0.0, -3.0, float("nan"), float("inf")])
+def test_a_target_that_is_no_number_of_decibels_is_refused(photograph, target):
+    with pytest.raises(ValueError, match="finite number of dB"):
+        matched(photograph, "noise", target)

@@ -102,3 +102,10 @@ def test_what_cannot_be_compared_is_refused():
         ssim(reference, distorted, "lab")
     with pytest.raises(ValueError, match="must lie in"):
         psnr(reference.float(), distorted.float())
+
+
+def test_extremes():
+    black = torch.zeros(1, 1, 11, 11, dtype=torch.uint8)
+    assert str(psnr(black, 255 - black)) == "[0.]" and psnr(black, black).tolist() == [np.inf]
+    assert ssim(black, black).tolist() == [1.0] == ssim(255 - black, 255 - black).tolist()
+    assert ssim(black, 255 - black)[0] == pytest.approx(0.01**2 / (1 + 0.01**2))

@@ -258,3 +258,20 @@ def test_what_made_the_weights_is_kept_beside_them(tmp_path, trained):
     )
     trained.save(tmp_path / "bare.npz")
     assert SparseAutoencoder.read_record(tmp_path / "bare.npz") == {}
+
+
+@pytest.mark.parametrize("shade", [0, 90, 255])
+def test_a_perfect_copy_of_a_flat_picture_is_perfect(trained, shade):
+    flat = torch.full((1, 3, 48, 64), shade, dtype=torch.uint8)
+    for measure in (Unique(trained), Unique(trained, introspective=True), WhitenedPatches(), RandomFilters(trained)):
+        assert measure(flat, flat).tolist() == [1.0]
+        assert measure(flat, 255 - flat)[0] == pytest.approx(1)  # evenly brighter or darker: as the docstring has it
+    assert WhitenedPatches()(flat, pictures(1)).tolist() == [0.0] == WhitenedPatches()(pictures(1), flat).tolist()
+
+
+def test_autoencoders_of_other_inputs_and_no_patches_are_refused(trained):
+    for measure in (Unique, RandomFilters):
+        with pytest.raises(ValueError, match="takes 100 numbers, a patch has 192"):
+            measure(initial_autoencoder(100, 20))
+    with pytest.raises(ValueError, match="M >= 1"):
+        fit_autoencoder(np.zeros((192, 0)), units=5, progress=False)

@@ -176,3 +176,39 @@ def test_balanced_logits_share_the_classes_equally_and_keep_the_order_within_one
     torch.testing.assert_close(shift, shift[:1].expand_as(shift), atol=1e-9, rtol=0)
     with pytest.raises(ValueError, match="shape"):
         balanced_logits(torch.zeros(0, 3))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda z, h, y: ([(z, h)], y[:5], (z, h, y)), "60 training images need as many labels"),
+        (lambda z, h, y: ([(z, h)], y + 1, (z, h, y)), "training labels must be 0 to 2, got 1 to 3"),
+        (lambda z, h, y: ([(z, h)], y, (z, h, y + 1)), "validation labels must be 0 to 2"),
+        (lambda z, h, y: ([(z, h)], y, (z, h, y - 1)), "validation labels must be 0 to 2, got -1"),
+        (lambda z, h, y: ([(z, h)], y, (z[:0], h[:0], y[:0])), "0 validation images"),
+        (lambda z, h, y: ([(z * torch.nan, h)], y, (z, h, y)), "training images are not finite"),
+        (lambda z, h, y: ([(z, h)], y, (z, h / 0, y)), "validation images are not finite"),
+        (lambda z, h, y: ([(z[:, :1], h)], y * 0, (z[:, :1], h, y * 0)), "at least two classes"),
+        (lambda z, h, y: ([], y, (z, h, y)), "at least one view"),
+    ],
+)
+def test_what_h_cannot_learn_from_is_said(change, says):
+    with pytest.raises(ValueError, match=says):
+        IntrospectiveNetwork(epochs=1).fit(*change(*blobs(60, 0)))
+
+
+@pytest.mark.parametrize("stage", [None, LogisticRegression()], ids=["H", "another classifier"])
+def test_a_class_without_training_images_keeps_its_place(stage):
+    logits, features, labels = blobs(120, 0)
+    kept = labels != 1
+    network = IntrospectiveNetwork(hidden=(20,), second_stage=stage)
+    held_out = [part[blobs(60, 1)[2] != 1] for part in blobs(60, 1)]
+    network.fit([(logits[kept], features[kept])], labels[kept], tuple(held_out))
+    answers = network.predict_logits(logits[kept], features[kept])
+    assert answers.shape == (int(kept.sum()), K)
+    assert (answers.argmax(1) == labels[kept]).float().mean() > 0.8 and (answers.softmax(1)[:, 1] < 0.2).all()
+
+
+def test_balanced_logits_of_nothing_finite_are_refused():
+    with pytest.raises(ValueError, match="finite"):
+        balanced_logits(torch.tensor([[torch.nan, 0.0]]))

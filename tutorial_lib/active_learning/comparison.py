@@ -58,6 +58,8 @@ def mean_interval(differences: Sequence[float], level: float = 0.95) -> Interval
     if len(differences) < 2:
         raise ValueError("an interval needs at least two seeds")
     values: NDArray[np.float64] = np.asarray(differences, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError(f"differences must be finite, got {values}")
     mean, error = float(values.mean()), values.std(ddof=1) / len(values) ** 0.5
     half = float(error * scipy.stats.t.ppf((1 + level) / 2, len(values) - 1))
     return Interval(mean, mean - half, mean + half, level)

@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 from tutorial_lib.active_learning.prediction import Prediction, predict_pool
 from tutorial_lib.active_learning.strategies import STRATEGIES, Strategy
 from tutorial_lib.data.images import ImageSet
+from tutorial_lib.data.registry import suggestion
 from tutorial_lib.models.predict import predict_probabilities
 from tutorial_lib.storage import Damaged, write_atomically
 
@@ -92,11 +93,17 @@ class History:
 
     def accuracy(self, test: str) -> NDArray[np.float64]:
         """Accuracy on one test set in each round (R,)."""
+        self._check(test)
         return np.array([r.accuracy[test] for r in self.rounds])
 
     def negative_flips(self, test: str) -> NDArray[np.float64]:
         """Share of negative flips from each round to the next (R - 1,)."""
+        self._check(test)
         return np.array([r.negative_flips[test] for r in self.rounds[1:]])
+
+    def _check(self, test: str) -> None:
+        if self.rounds and test not in self.rounds[0].accuracy:
+            raise ValueError(f"there is no test set {test!r}{suggestion(test, self.rounds[0].accuracy)}")
 
 
 def start_set(pool: int, count: int, seed: int) -> NDArray[np.int64]:
@@ -275,7 +282,7 @@ def _resumed(
         return history, {}, nothing
     try:
         content = json.loads(Path(state).read_text())
-        run = content["run"]
+        run = dict(content["run"])
         rounds = [Round(**entry | {"bought": tuple(entry["bought"])}) for entry in content["rounds"]]
         right = {
             test: np.unpackbits(np.frombuffer(bytes.fromhex(packed), np.uint8), count=content["sizes"][test]).astype(

@@ -17,6 +17,7 @@ __all__ = ["Prediction", "Sampler", "predict_pool"]
 Sampler = Callable[[nn.Module, Tensor, int], Tensor]
 """Model, images (N, C, H, W) and seed to the probabilities of several plausible models, (M, N, K)."""
 
+_MOST_NAMES = 10**8  # a strategy draws a random number for every name up to the largest
 _SUM_TOLERANCE = 1e-3  # as for the decomposition of uncertainty: what half precision leaves
 
 
@@ -28,11 +29,12 @@ class Prediction:
         probabilities: (N, K), in [0, 1], each row with the sum 1. Kept as float64 on the CPU.
         features: (N, D), what the last layer sees; only BADGE needs it.
         members: (M, N, K), M >= 2 answers of plausible models (passes with dropout, an ensemble); only BALD needs it.
-        ids: (N,) whole numbers, all different: names of the images, which do not change when the pool shrinks or is
-            shuffled. Random numbers belong to names, not to places, so a choice does not depend on the pool's order.
+        ids: (N,) whole numbers below 10^8, all different: names of the images, which do not change when the pool shrinks
+            or is shuffled. Random numbers belong to names, not to places, so a choice does not depend on the pool's order.
             Left out: 0 to N - 1.
 
     Raises:
+        TypeError: no tensor.
         ValueError: shapes that do not fit each other, no probabilities, numbers that are not finite, a name twice.
 
     >>> Prediction(torch.tensor([[0.9, 0.1], [0.5, 0.5]])).ids
@@ -61,10 +63,11 @@ class Prediction:
                     f"got {tuple(members.shape)}"
                 )
             object.__setattr__(self, "members", members)
-        ids = np.arange(count) if self.ids is None else np.asarray(self.ids, dtype=np.int64)
-        if ids.shape != (count,) or len(np.unique(ids)) != count or (ids < 0).any():
-            raise ValueError(f"ids must be {count} different whole numbers from 0 on, one for each image")
-        object.__setattr__(self, "ids", ids)
+        ids = np.arange(count) if self.ids is None else np.asarray(self.ids)
+        whole = np.issubdtype(ids.dtype, np.integer) and ids.shape == (count,)
+        if not whole or len(np.unique(ids)) != count or ids.min() < 0 or ids.max() >= _MOST_NAMES:
+            raise ValueError(f"ids must be {count} different whole numbers from 0 on, below 10^8, one for each image")
+        object.__setattr__(self, "ids", ids.astype(np.int64))
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -105,6 +108,8 @@ def predict_pool(
 
 
 def _probabilities(values: Tensor, name: str, dimensions: int) -> Tensor:
+    if not isinstance(values, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(values).__name__}; convert with torch.as_tensor")
     values = values.detach().cpu().double()
     if values.ndim != dimensions or values.shape[-1] < 2 or values.shape[-2] < 1:
         shape = "(N, K)" if dimensions == 2 else "(M, N, K)"

@@ -113,8 +113,10 @@ def highest(prediction: Prediction, utility: Tensor, count: int, seed: int) -> N
     """
     _check_count(prediction, count)
     values = utility.detach().cpu().double().numpy()
-    if values.shape != (len(prediction),) or not np.isfinite(values).all():
-        raise ValueError(f"utility must be {len(prediction)} finite numbers, got the shape {values.shape}")
+    if values.shape != (len(prediction),):
+        raise ValueError(f"utility must be {len(prediction)} numbers, one for each image, got the shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"utility must be finite, but {int((~np.isfinite(values)).sum())} of {len(values)} are not")
     return np.lexsort((_uniform(prediction, seed), -values))[:count].astype(np.int64)
 
 
@@ -243,5 +245,5 @@ def _uniform(prediction: Prediction, seed: int) -> NDArray[np.float64]:
 
 
 def _check_count(prediction: Prediction, count: int) -> None:
-    if not 1 <= count <= len(prediction):
+    if not isinstance(count, int | np.integer) or not 1 <= count <= len(prediction):
         raise ValueError(f"cannot choose {count} images of a pool of {len(prediction)}")

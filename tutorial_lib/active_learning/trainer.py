@@ -50,6 +50,8 @@ class FixedSteps:
         check_images(images)
         if labels.shape != images.shape[:1]:
             raise ValueError(f"labels must be ({len(images)},), got {tuple(labels.shape)}")
+        if int(labels.min()) < 0:
+            raise ValueError(f"labels must be whole numbers from 0 on, got {int(labels.min())}")
         small = torch.device(self.device).type == "cpu"
         with seeded(seed), one_thread(small):
             model = self.build().to(self.device).train()
@@ -62,6 +64,8 @@ class FixedSteps:
                 batch = order[place : place + size]
                 place += size
                 logits = model(as_float(images[batch]).to(self.device))
+                if int(labels.max()) >= logits.shape[1]:
+                    raise ValueError(f"the network has {logits.shape[1]} classes, but a label is {int(labels.max())}")
                 loss = F.cross_entropy(logits, labels[batch].to(self.device))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()

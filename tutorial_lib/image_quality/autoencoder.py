@@ -175,8 +175,8 @@ def fit_autoencoder(
         sparsity, sparsity_weight, decay: ρ, β and λ.
         progress: show a bar.
     """
-    if patches.ndim != 2 or patches.dtype.kind != "f" or not np.isfinite(patches).all():
-        raise ValueError(f"patches must be (inputs, M), float and finite, got {patches.dtype} {patches.shape}")
+    if patches.ndim != 2 or not patches.size or patches.dtype.kind != "f" or not np.isfinite(patches).all():
+        raise ValueError(f"patches must be (inputs, M), M >= 1, float and finite, got {patches.dtype} {patches.shape}")
     start = initial_autoencoder(len(patches), units, seed)
     shapes = [part.shape for part in start.parts()]
 

@@ -212,6 +212,8 @@ def matched(reference: Tensor, name: str, target: float, steps: int = 24) -> tup
     """
     if name not in STRENGTHS:
         raise ValueError(f"there is no change of strength {name!r}{suggestion(name, STRENGTHS)}")
+    if not 0 < target < np.inf:
+        raise ValueError(f"target must be a positive, finite number of dB, got {target}")
     if len(reference) != 1:
         raise ValueError(f"give one photograph, got {len(reference)}")
     _, (low, high), apply = STRENGTHS[name]

@@ -55,7 +55,7 @@ def psnr(reference: Tensor, distorted: Tensor, colour: str = "rgb") -> NDArray[n
     first, second = _in_colour(*checked_pair(reference, distorted), colour)
     error = ((first - second) ** 2).mean(axis=(1, 2, 3))
     with np.errstate(divide="ignore"):
-        return -10 * np.log10(error)
+        return 0.0 - 10 * np.log10(error)  # no -0.0 for black against white
 
 
 def ssim(reference: Tensor, distorted: Tensor, colour: str = "rgb") -> NDArray[np.float64]:

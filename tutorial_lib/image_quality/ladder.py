@@ -213,8 +213,10 @@ def faint_ladder(references: Tensor, names: Sequence[str], seed: int = 0) -> Lad
 
 def _check(references: Tensor, names: Sequence[str]) -> None:
     check_images(references, channels=3)
-    if references.dtype != torch.uint8 or len(names) != len(references) or len(set(names)) != len(names):
-        raise ValueError(f"references must be uint8, with {len(references)} different names, got {list(names)}")
+    if references.dtype != torch.uint8:
+        raise ValueError(f"references must be uint8, got {references.dtype}")
+    if len(names) != len(references) or len(set(names)) != len(names):
+        raise ValueError(f"{len(references)} references need as many different names, got {list(names)}")
 
 
 def _assembled(

@@ -16,6 +16,8 @@ __all__ = ["PATCH", "ZCA_EPSILON", "patches_of", "random_patches", "whiten"]
 PATCH = 8
 """Side of a patch in pixels; with three planes a patch is 192 numbers."""
 
+_ROUNDING = 1e-13
+
 ZCA_EPSILON = 0.1
 """Added to the eigenvalues in `whiten`, for planes in [0, 1]."""
 
@@ -75,5 +77,6 @@ def whiten(patches: NDArray[np.float64], epsilon: float = ZCA_EPSILON) -> NDArra
     if patches.ndim != 2 or not epsilon > 0:
         raise ValueError(f"patches must be (D, M) and epsilon positive, got {patches.shape} and {epsilon}")
     centred = patches - patches.mean(axis=1, keepdims=True)
+    centred[np.abs(centred) < _ROUNDING] = 0  # a flat picture has no structure, and rounding is none
     values, vectors = np.linalg.eigh(centred @ centred.T / patches.shape[1])
     return (vectors / np.sqrt(np.maximum(values, 0) + epsilon)) @ (vectors.T @ centred)

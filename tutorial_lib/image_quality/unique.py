@@ -34,7 +34,7 @@ from torch import Tensor
 
 from tutorial_lib.image_quality.autoencoder import SparseAutoencoder
 from tutorial_lib.image_quality.pairs import checked_pair
-from tutorial_lib.image_quality.patches import patches_of, whiten
+from tutorial_lib.image_quality.patches import PATCH, patches_of, whiten
 
 __all__ = [
     "PatchMeasure",
@@ -74,7 +74,9 @@ class PatchMeasure(ABC):
                 remembered, white = first, whiten(first)
                 look = self.look_for(white)
                 expected = _ranks(self.cut(look(white)))
-            found.append(_powered(expected, _ranks(self.cut(look(whiten(second))))))
+            # A copy is a copy, also where rounding or silence leaves no order to compare.
+            same = np.array_equal(first, second)
+            found.append(1.0 if same else _powered(expected, _ranks(self.cut(look(whiten(second))))))
         return np.array(found)
 
     @abstractmethod
@@ -106,6 +108,9 @@ class Unique(PatchMeasure):
     introspective: bool = False
     half: bool = True
 
+    def __post_init__(self) -> None:
+        _check_inputs(self.autoencoder)
+
     def look_for(self, reference: NDArray[np.float64]) -> Callable[[NDArray[np.float64]], Responses]:
         if not self.introspective:
             return self.autoencoder.hidden
@@ -129,6 +134,9 @@ class RandomFilters(PatchMeasure):
     seed: int = 0
     half: bool = True
 
+    def __post_init__(self) -> None:
+        _check_inputs(self.autoencoder)
+
     def look_for(self, reference: NDArray[np.float64]) -> Callable[[NDArray[np.float64]], Responses]:
         gradient = decoder_gradient(self.autoencoder, reference)
         filters = np.random.default_rng(self.seed).normal(size=gradient.shape)
@@ -151,6 +159,11 @@ class WhitenedPatches(PatchMeasure):
 
     def cut(self, responses: Responses) -> Responses:
         return responses
+
+
+def _check_inputs(autoencoder: SparseAutoencoder) -> None:
+    if autoencoder.encoder.shape[1] != 3 * PATCH**2:
+        raise ValueError(f"the autoencoder takes {autoencoder.encoder.shape[1]} numbers, a patch has {3 * PATCH**2}")
 
 
 def _through(filters: NDArray[np.float64]) -> Callable[[NDArray[np.float64]], Responses]:
@@ -197,7 +210,10 @@ def _away_from_zero(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def spearman_quality(reference: NDArray[np.float64], distorted: NDArray[np.float64]) -> float:
-    """|Spearman|^10 of two arrays of responses of one shape, those below 0.025 set to zero; 0 where one is constant."""
+    """|Spearman|^10 of two arrays of responses of one shape, those below 0.025 set to zero.
+
+    0 where one is constant, 1 where both are: there is no order in either, and none was lost.
+    """
     return _powered(_ranks(_silenced(reference)), _ranks(_silenced(distorted)))
 
 
@@ -212,5 +228,8 @@ def _ranks(responses: Responses) -> NDArray[np.float64]:
 
 
 def _powered(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    silent = [not ranks.any() for ranks in (first, second)]
+    if any(silent):
+        return float(all(silent))
     lengths = float(np.linalg.norm(first) * np.linalg.norm(second))
-    return 0.0 if lengths == 0 else min(1.0, abs(float(first @ second)) / lengths) ** POWER
+    return min(1.0, abs(float(first @ second)) / lengths) ** POWER

@@ -31,6 +31,8 @@ def balanced_logits(logits: Tensor, steps: int = 200, tolerance: float = 1e-6) -
     """
     if logits.ndim != 2 or len(logits) == 0:
         raise ValueError(f"logits must have the shape (N, K) with N at least 1, got {tuple(logits.shape)}")
+    if not bool(logits.isfinite().all()):
+        raise ValueError("logits must be finite")
     shifted = logits.double()
     classes = shifted.shape[1]
     for _ in range(steps):

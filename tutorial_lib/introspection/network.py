@@ -83,10 +83,17 @@ class IntrospectiveNetwork:
                 first network fits its training images almost perfectly, so on those alone H learns to copy it.
             labels: (N,), integers from 0 to K - 1.
             validation: logits (M, K), features (M, D) and labels (M,) of images that neither network was trained on.
+
+        Raises:
+            ValueError: no view, one class, numbers that are not finite, labels that do not fit.
         """
         if not views:
             raise ValueError("H needs at least one view of the training images")
         self.classes = views[0][0].shape[1]
+        if self.classes < 2:
+            raise ValueError(f"H needs logits of at least two classes, got {self.classes}")
+        for name, (*shown, true) in {"training": (*views[0], labels), "validation": validation}.items():
+            _check_seen(name, shown, true, self.classes)
         first = self._look(*views[0])
         self._mean, self._std = first.mean(axis=0), first.std(axis=0)
         self._std[self._std < 1e-12 * max(1.0, float(self._std.max()))] = 1.0  # a constant column says nothing
@@ -134,7 +141,8 @@ class IntrospectiveNetwork:
         if isinstance(self._h, MLPClassifier):
             with torch.no_grad():
                 return _layers(self._h)(torch.from_numpy(seen).double())
-        probabilities = self._h.predict_proba(seen).astype(np.float64)
+        probabilities = np.zeros((len(seen), self.classes))
+        probabilities[:, self._h.classes_] = self._h.predict_proba(seen)  # a class that it never saw has probability 0
         return torch.from_numpy(np.log(np.maximum(probabilities, 1e-300)))
 
     def module(self) -> SecondLook:
@@ -164,6 +172,15 @@ class IntrospectiveNetwork:
     def _standardised(self, seen: NDArray[np.float64]) -> NDArray[np.float32]:
         limit = np.inf if self.clamp is None else self.clamp
         return np.clip((seen - self._mean) / self._std, -limit, limit).astype(np.float32)
+
+
+def _check_seen(name: str, shown: Sequence[Tensor], labels: Tensor, classes: int) -> None:
+    if not all(bool(part.isfinite().all()) for part in shown):
+        raise ValueError(f"logits or features of the {name} images are not finite; leave those images out")
+    if labels.shape != (len(shown[0]),) or len(labels) == 0:
+        raise ValueError(f"{len(shown[0])} {name} images need as many labels (N,), got the shape {tuple(labels.shape)}")
+    if int(labels.min()) < 0 or int(labels.max()) >= classes:
+        raise ValueError(f"{name} labels must be 0 to {classes - 1}, got {int(labels.min())} to {int(labels.max())}")
 
 
 class SecondLook(nn.Module):
