@@ -16,7 +16,7 @@ NUMERICAL := tests/gradients tests/detectors tests/calibration tests/uncertainty
 OLD_PROCESSOR := ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book test quick chapter emulated oldest gpu serve links lint format clean distclean address requirements
+.PHONY: help venv book test quick chapter emulated machines oldest gpu serve links lint format clean distclean address requirements
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -56,6 +56,17 @@ chapter: $(STAMP) ## build and check one chapter: make chapter NAME=08
 emulated: $(STAMP) ## the numerical tests as on an old processor, with nothing in the cache
 	@cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && set -x && \
 	$(OLD_PROCESSOR) TUTORIAL_CACHE="$$cache" $(PYTEST) -m "not slow" $(NUMERICAL) $(ARGS)
+
+# The whole suite where torch, oneDNN and MKL choose other code than here, each time with nothing in the cache.
+AVX2_ONLY := ATEN_CPU_CAPABILITY=avx2 DNNL_MAX_CPU_ISA=AVX2 MKL_CBWR=AVX2
+PLAIN_TORCH := ATEN_CPU_CAPABILITY=default
+
+machines: book ## the whole suite as on three other processors, one after the other (three times as long as make test)
+	@for settings in "$(OLD_PROCESSOR)" "$(AVX2_ONLY)" "$(PLAIN_TORCH)"; do \
+		cache=$$(mktemp -d); echo "=== $$settings"; \
+		env $$settings TUTORIAL_CACHE="$$cache" $(PYTEST) $(ARGS); status=$$?; \
+		rm -rf "$$cache"; [ $$status = 0 ] || exit $$status; \
+	done
 
 # The oldest torch and torchvision that pyproject.toml allows, in an environment of their own (4 GB).
 OLDEST := .venv-oldest
