@@ -107,6 +107,17 @@ def test_the_readme_names_what_is_in_the_box(box):
     assert any(line.startswith("torch>=") for line in needed) and any(line.startswith("jupyterlab") for line in needed)
 
 
+def test_the_wheel_holds_the_whole_library(box):
+    """What git has of it, data and all; a suffix that pyproject.toml does not name would be left behind."""
+    listed = subprocess.run(["git", "ls-files", "tutorial_lib"], cwd=make_workshop.ROOT, capture_output=True, text=True)
+    if listed.returncode or not listed.stdout:
+        pytest.skip("not a clone")
+    (wheel,) = (box[0] / "wheels").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if name.startswith("tutorial_lib/")}
+    assert set(listed.stdout.split()) <= held
+
+
 def test_a_room_without_a_network(box, tmp_path, monkeypatch):
     """Unzipped in an empty folder, installed from the wheel, run with every way out closed."""
     with zipfile.ZipFile(box[1][0]) as archive:
