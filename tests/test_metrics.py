@@ -315,6 +315,8 @@ def test_mean_interval_is_students_t():
     assert found.value == pytest.approx(np.mean(values))
     with pytest.raises(ValueError, match="two numbers or more"):
         mean_interval([1.0])
+    with pytest.raises(ValueError, match="finite"):
+        mean_interval([1.0, math.nan])
     with pytest.raises(ValueError, match="level must lie"):
         mean_interval(values, 95)
 

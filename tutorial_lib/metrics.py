@@ -228,6 +228,10 @@ def mean_interval(values: Any, level: float = 0.95) -> Interval:
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.ndim != 1 or len(numbers) < 2:
         raise ValueError(f"an interval needs two numbers or more in one row, got shape {numbers.shape}")
+    if not np.isfinite(numbers).all():
+        raise ValueError(
+            f"an interval needs finite numbers, {int((~np.isfinite(numbers)).sum())} of {len(numbers)} are not"
+        )
     if not 0 < level < 1:
         raise ValueError(f"level must lie in (0, 1), got {level}")
     mean = float(numbers.mean())

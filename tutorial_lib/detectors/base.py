@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from tutorial_lib.data.images import ImageSet, check_images
 from tutorial_lib.detectors.evidence import IMAGES, Evidence, Quantity, as_input, guarded, look, observed
-from tutorial_lib.models.inputs import Images, batches, check_labels, read_images
+from tutorial_lib.models.inputs import Images, batches, check_labels, is_whole_numbers, read_images
 from tutorial_lib.models.predict import channels_of
 
 __all__ = [
@@ -255,7 +255,7 @@ class Detector(BaseEstimator, ABC):
             raise ValueError(f"{self._name} learns from known images alone; leave the challenging ones out of fit")
         if not self.requires_fit:
             return self
-        seen = self._as_evidence(known, self.needs_to_fit(), labels).known()
+        seen = self._finite(self._as_evidence(known, self.needs_to_fit(), labels).known(), "known")
         self._fitted = False
         self._fit(seen)
         self._fitted, self._fitted_shape = True, seen.shape
@@ -275,6 +275,20 @@ class Detector(BaseEstimator, ABC):
         return self._finished(scores)
 
     # --- scikit-learn -----------------------------------------------------------------------------------------------
+
+    def set_params(self, **params: Any) -> Self:
+        """Other settings, checked as in the constructor; what was fitted with the old ones is forgotten.
+
+        >>> from tutorial_lib.detectors import KNN
+        >>> KNN(k=3).set_params(k=5)
+        KNN(k=5)
+        """
+        own = {name: value for name, value in params.items() if name in self.get_params(deep=False)}
+        type(self)(**{**self.get_params(deep=False), **own})  # raises before anything has changed
+        super().set_params(**params)
+        if params:
+            self.__init__(**self.get_params(deep=False))  # type: ignore[misc]  # settings may be handed on to parts
+        return self
 
     def __sklearn_clone__(self) -> Self:
         """Unfitted, with the same settings and the same model; detectors among the settings are cloned, too."""
@@ -309,10 +323,26 @@ class Detector(BaseEstimator, ABC):
         with guarded(self.model):
             self._prepare_reference(as_input(self.model, first.images[:1]))
         reference = chain([first], stream)
-        self._fit_reference(self._observed(reference, self._reference_needs(), "reference").known())
+        seen = self._observed(reference, self._reference_needs(), "reference").known()
+        self._fit_reference(self._finite(seen, "reference"))
 
     def _observed(self, images: Images, needs: Sequence[Quantity], name: str) -> Evidence:
         return observed(self.model, images, needs, self.batch_size, name)
+
+    def _finite(self, seen: Evidence, name: str) -> Evidence:
+        """What it is to learn from, unless the network has made NaN of it."""
+        for quantity, value in seen.values.items():
+            if value.is_floating_point() and not value.isfinite().all():
+                bad = (
+                    int((~value.flatten(1).isfinite().all(1)).sum())
+                    if value.ndim > 1
+                    else int((~value.isfinite()).sum())
+                )
+                raise ValueError(
+                    f"{quantity.name} of {bad} of {len(value)} {name} images are NaN or infinite, so {self._name} cannot learn "
+                    "from them; are the model's weights?"
+                )
+        return seen
 
     def _forget(self) -> None:
         self._fitted, self._fitted_shape, self.challenging_names = False, None, ()
@@ -430,7 +460,7 @@ class SupervisedDetector(Detector):
         else:
             strange = self._as_evidence(challenging, self.needs_to_fit())
         self._fitted, self.challenging_names = False, ()
-        self._fit_both(seen.known(), strange)
+        self._fit_both(self._finite(seen.known(), "known"), self._finite(strange, "challenging"))
         self._fitted, self._fitted_shape, self.challenging_names = True, seen.shape, strange.names or ("unnamed",)
         return self
 
@@ -479,7 +509,8 @@ def needed(labels: Tensor | None, detector: Detector) -> Tensor:
 
 def with_labels(known: Any, second: Any) -> tuple[Any, Any]:
     """(known, challenging); if the second is labels (N,) of the first, as in ``fit(X, y)``, they join it."""
-    if isinstance(second, np.ndarray | Tensor) and second.ndim == 1 and isinstance(known, Tensor):
+    are_labels = is_whole_numbers(second) or (isinstance(second, np.ndarray | Tensor) and second.ndim == 1)
+    if are_labels and isinstance(known, Tensor):
         return (known, check_labels(second, len(known), "known")), None
     return known, second
 

@@ -335,11 +335,14 @@ def it_can_be_cloned(case: Case) -> None:
 
 
 def settings_that_are_no_numbers_are_refused(case: Case) -> None:
-    """NaN for any setting that is a number."""
+    """NaN for any setting that is a number, in the constructor and by ``set_params``, which then changes nothing."""
     settings = case.fitted.get_params(deep=False)
     for name, value in settings.items():
         if type(value) in (int, float) and name != "seed" and "size" not in name and "batch" not in name:
             _refused(ValueError, "", type(case.fitted), **{**settings, name: math.nan})
+            copied = clone(case.fitted)
+            _refused(ValueError, "", copied.set_params, **{name: math.nan})
+            assert getattr(copied, name) == value, f"{name} was changed"
 
 
 CHECKS: dict[str, Callable[[Case], None]] = {

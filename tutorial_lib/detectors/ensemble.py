@@ -82,7 +82,7 @@ class EnsembleUncertainty(_Uncertainty):
             raise ValueError("one member cannot disagree with itself; give two or more, or score='entropy'")
 
     def _score(self, seen: Evidence) -> Tensor:
-        return UNCERTAINTIES[self.score](self.model.member_probabilities(seen[IMAGES]).double())  # type: ignore[operator]
+        return UNCERTAINTIES[self.score](self.model.member_probabilities(seen[IMAGES]))  # type: ignore[operator]
 
 
 class DropoutUncertainty(_Uncertainty):

@@ -8,6 +8,7 @@ HuggingFace's; `logits_of` finds it, or says what came instead.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,7 +119,16 @@ def _is_pair(data: Any) -> bool:
     """(images, labels), also as the list that a ``DataLoader`` makes of it; not a list of two batches of images."""
     if not isinstance(data, tuple | list) or len(data) != 2 or not isinstance(data[0], Tensor) or data[0].ndim < 3:
         return False
-    return isinstance(data[1], np.ndarray) or (isinstance(data[1], Tensor) and data[1].ndim <= 2)
+    return (
+        is_whole_numbers(data[1])
+        or isinstance(data[1], np.ndarray)
+        or (isinstance(data[1], Tensor) and data[1].ndim <= 2)
+    )
+
+
+def is_whole_numbers(values: Any) -> bool:
+    """Labels as a list of them."""
+    return isinstance(values, tuple | list) and len(values) > 0 and all(isinstance(value, Integral) for value in values)
 
 
 def _from_mapping(data: Mapping[str, Any], name: str) -> Batch:

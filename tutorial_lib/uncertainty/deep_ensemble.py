@@ -65,8 +65,8 @@ class DeepEnsemble(nn.Module):
         return getattr(self.members[0], "normalize", None)
 
     def member_probabilities(self, images: Tensor) -> Tensor:
-        """Softmax of every member, (M, N, K), in the type of the weights."""
-        return torch.stack([member(images) for member in self.members]).softmax(-1)
+        """Softmax of every member, float64 (M, N, K): in half precision its rows would not sum to one."""
+        return torch.stack([member(images) for member in self.members]).double().softmax(-1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logarithm of the mean probability (N, K)."""
