@@ -109,10 +109,11 @@ def test_a_stand_in_is_shown_and_never_judged(tried):
 def test_a_printed_mean_is_compared_with_whole_seeds_only(tried):
     columns = {"method": "purview", "metric": "auroc"}
     table = described(tried, columns=columns, mean_over=2)
-    rows = [row(0.8, 0, condition="a"), row(0.9, 0, condition="b"), row(0.1, 1, condition="a")]
+    other_cell = row(0.9, 0, condition="b", seconds=60.5)
+    rows = [row(0.8, 0, condition="a"), other_cell, row(0.1, 1, condition="a")]
     [entry] = entries(table, lambda name: rows)
     assert entry.ours.by_seed == {0: pytest.approx(0.85)} and len(entry.ours.rows) == 2
-    assert entry.ours.minutes == 2
+    assert entry.ours.minutes == pytest.approx(120.5 / 60)
 
 
 def test_a_mean_of_all_rounds_is_one_of_all_conditions_that_begin_alike(tried):
@@ -175,3 +176,78 @@ def test_names_are_those_of_the_experiments():
 def test_an_experiment_without_rows_is_no_error():
     assert beside._shipped("of_another_world") == []
     assert {table.name for table in slides.published_tables()} == {path.stem for path in FOLDER.glob("*.csv")}
+
+
+def test_a_cell_that_made_many_rows_took_its_time_once(tried):
+    columns = {"method": "purview", "metric": "auroc"}
+    rows = [row(0.1 * n, seed, condition=str(n), seconds=90.0 + seed) for n in range(5) for seed in (0, 1)]
+    [entry] = entries(described(tried, columns=columns, mean_over=5), lambda name: rows)
+    assert len(entry.ours.rows) == 10 and entry.ours.minutes == pytest.approx((90 + 91) / 60 / 2)
+    for found in ALL.values():
+        for one in found:
+            of_cells = {(r.seed, r.seconds) for r in one.ours.rows}
+            assert not one.ours or one.ours.minutes == pytest.approx(
+                sum(seconds for _, seconds in of_cells) / 60 / len(one.ours.by_seed)
+            )
+
+
+def test_a_stand_in_may_have_other_names_and_so_have_its_controls(tried):
+    columns = {"method": "purview", "metric": "auroc", "condition": "all", "protocol": ""}
+    table = described(
+        tried,
+        columns=columns,
+        controls={"MSP": {**columns, "method": "msp"}},
+        stand_in="digits",
+        on_stand_in={"condition": "*", "protocol": "level"},
+        mean_over=0,
+    )
+    there = [
+        row(value, study="digits", condition=kind, protocol="level", method=method)
+        for method, values in (("purview", (0.8, 0.6)), ("msp", (0.5, 0.3)))
+        for kind, value in zip("ab", values, strict=True)
+    ]
+    [entry] = entries(table, lambda name: [*there, row(0.1, study="digits", condition="all")])
+    assert entry.ours.mean == pytest.approx(0.7) and entry.control.mean == pytest.approx(0.4)
+    assert entry.stand_in == "digits" and entry.verdict.state == NOT_RUN
+    [entry] = entries(table, lambda name: [*there, row(0.9, condition="all")])
+    assert entry.ours.mean == 0.9 and entry.verdict.state == REPRODUCED, "the published data come first"
+
+
+@pytest.mark.parametrize(("study", "database"), [("multi_live", "MULTI-LIVE"), ("tid2013", "TID2013")])
+def test_opinions_are_judged_once_they_are_there_and_the_ladder_stands_in_until_then(study, database):
+    [table] = [one for one in TABLES if one.name == "image_quality"]
+    for entry in ALL["image_quality"]:
+        ours = entry.match.method.endswith("UNIQUE")
+        unitless = entry.match.metric in ("PLCC", "SRCC", "KRCC")
+        assert (entry.stand_in == "ladder") == bool(entry.ours) == (ours and unitless)
+        assert entry.verdict.state == CANNOT and "opinions of" in entry.verdict.reason
+        if entry.ours:
+            assert {r.protocol for r in entry.ours.rows} == {"level"} and len(entry.ours.rows) == 4 * len(
+                entry.ours.by_seed
+            )
+    printed = published.read_published("image_quality", database=database, criterion="SRCC")
+    value = {one["estimator"]: one["value"] for one in printed}["Introspective UNIQUE"]
+    rows = [
+        row(
+            value + 0.002,
+            0,
+            study=study,
+            method="unique_introspective",
+            metric="srcc",
+            condition="all",
+            challenging_data="none",
+        ),
+        row(
+            0.5,
+            0,
+            study=study,
+            method="control_random_filters",
+            metric="srcc",
+            condition="all",
+            challenging_data="none",
+        ),
+    ]
+    found = {(e.match.what, e.match.method, e.match.metric): e for e in entries(table, lambda name: rows)}
+    entry = found[database, "Introspective UNIQUE", "SRCC"]
+    assert entry.verdict.state == REPRODUCED and not entry.stand_in and entry.control.title == "random filters"
+    assert found[database, "Feed-Forward UNIQUE", "SRCC"].verdict.state == CANNOT

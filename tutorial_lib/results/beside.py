@@ -39,8 +39,12 @@ class Ours:
 
     @property
     def minutes(self) -> float:
-        """Of the cells that the rows came from, one seed: a cell may have made other rows in the same time."""
-        return sum(row.seconds for row in self.rows) / 60 / len(self.by_seed)
+        """Of the cells that the rows came from, one seed: a cell may have made other rows in the same time.
+
+        Rows of one cell carry its seconds, all of them, to the digit; it is counted once.
+        """
+        cells = {(row.seed, row.command, row.commit, row.seconds) for row in self.rows}
+        return sum(seconds for *_, seconds in cells) / 60 / len(self.by_seed)
 
     def of(self, column: str) -> list[str]:
         """What the rows say in a column, each once."""
@@ -108,11 +112,9 @@ def entries(table: PublishedTable, rows_of: Callable[[str], Sequence[Row]] | Non
         shown, stand_in = study, ""
         if not ours and match.stand_in and (elsewhere := _on_stand_in(find, match)):
             ours, shown, stand_in = elsewhere, match.stand_in, match.stand_in
-        held_out = (
-            find(match, _free_of_network(match.held_out, stand_in), shown) if match.held_out and shown else Ours()
-        )
+        held_out = find(match, _there(match, match.held_out, stand_in), shown) if match.held_out and shown else Ours()
         controls = [
-            find(match, _free_of_network(columns, stand_in), shown, title)
+            find(match, _there(match, columns, stand_in), shown, title)
             for title, columns in match.controls.items()
             if shown
         ]
@@ -218,12 +220,14 @@ def _ours(index: _Index, experiment: str, match: Match, columns: Columns, study:
 
 
 def _on_stand_in(find: Callable[..., Ours], match: Match) -> Ours:
-    return find(match, _free_of_network(match.columns, match.stand_in), match.stand_in)
+    return find(match, _there(match, match.columns, match.stand_in), match.stand_in)
 
 
-def _free_of_network(columns: Columns | None, stand_in: str) -> Columns:
-    """Another study has another network."""
-    return {name: value for name, value in (columns or {}).items() if not (stand_in and name == "network")}
+def _there(match: Match, columns: Columns | None, stand_in: str) -> Columns:
+    """The columns in the study that is shown: a stand-in has another network, and may have other names for the rest."""
+    if not stand_in:
+        return columns or {}
+    return {name: value for name, value in (columns or {}).items() if name != "network"} | dict(match.on_stand_in)
 
 
 def missing_things(found: Iterable[Entry]) -> dict[str, int]:
