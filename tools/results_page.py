@@ -9,12 +9,17 @@ page, in the folder ``results`` of the book, lie for each table
 
 The rule for "reproduced" is `tutorial_lib.results.verdict`'s, the comparison `tutorial_lib.results.beside`'s; here it is only
 written down. The page is whole without a script: the filter hides lines, and appears only where scripts run.
+
+At a release, ``python tools/results_page.py --release 0.2.0`` keeps all numbers as they stand; from then on the page begins with
+what has changed since.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +32,9 @@ from docutils.parsers.rst import Directive
 from sphinx.application import Sphinx
 
 from tutorial_lib.results.beside import Entry, Ours, counts, entries, lesson
+from tutorial_lib.results.doubt import what_would_change_our_mind
 from tutorial_lib.results.rows import Row
+from tutorial_lib.results.since_release import AT_RELEASE, Change, changes, read_release, write_release
 from tutorial_lib.results.slides import PublishedTable, published_tables
 from tutorial_lib.results.verdict import CANNOT, NOT_REPRODUCED, NOT_RUN, REPRODUCED, STATES
 
@@ -77,6 +84,10 @@ class Compared:
     @property
     def lesson(self) -> str:
         return lesson(self.entries)
+
+    @property
+    def open_questions(self) -> list[str]:
+        return what_would_change_our_mind(self.table, self.entries)
 
 
 def compared() -> list[Compared]:
@@ -183,6 +194,40 @@ def summary(tables: Sequence[Compared]) -> str:
 def _line(name: str, found: Sequence[Entry]) -> str:
     cells = "".join(f"<td>{count or NOTHING}</td>" for count in counts(found).values())
     return f'<tr><th scope="row">{name}</th><td>{len(found)}</td>{cells}</tr>'
+
+
+def since_release(tables: Sequence[Compared], path: Path = AT_RELEASE) -> str:
+    """What has changed since the last release, in HTML: a sentence, and a table of the lines, folded."""
+    released = read_release(path)
+    if released is None:
+        return (
+            "<p>There has been no release yet. From the first one on, it stands here which of these numbers have come, gone, "
+            "moved or changed their state since.</p>"
+        )
+    release, before = released
+    titles = {one.table.name: one.table.title for one in tables}
+    made = changes(before, {one.table.name: one.entries for one in tables})
+    if not made:
+        return f"<p>Nothing has changed since release {escape(release)}.</p>"
+    other = sum(change.state_before != change.state_now for change in made)
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("number", "then", "now", "state then", "state now"))
+    body = "".join(_change_html(change, titles.get(change.table, change.table)) for change in made)
+    return (
+        f"<p>Since release {escape(release)}, {other} of {len(before)} numbers have changed their state, and {len(made) - other} "
+        "more have moved. A move that another seed would make stands in grey behind a ≈.</p>"
+        f'<details class="results-fold"><summary>{len(made)} changes</summary>'
+        '<div class="results-table" tabindex="0" role="region" aria-label="changes since the last release">'
+        f'<table class="results"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></details>'
+    )
+
+
+def _change_html(change: Change, title: str) -> str:
+    then, now = (NOTHING if value is None else printed(value) for value in (change.before, change.now))
+    if change.within_noise:
+        now = f'<span class="within-noise">≈ {now}</span>'
+    states = (f"{SYMBOLS[state]} {state}" if state else NOTHING for state in (change.state_before, change.state_now))
+    cells = "".join(f"<td>{cell}</td>" for cell in (then, now, *states))
+    return f'<tr><th scope="row">{escape(title)} {escape(change.line)}</th>{cells}</tr>'
 
 
 def filter_form() -> str:
@@ -323,7 +368,7 @@ class PublishedResults(Directive):
         environment = self.state.document.settings.env
         environment.note_reread()  # rows may be new
         tables = compared()
-        found: list[nodes.Node] = [_raw(summary(tables) + filter_form())]
+        found: list[nodes.Node] = [_raw(summary(tables) + since_release(tables) + filter_form())]
         for one in tables:
             section = nodes.section(ids=[anchor(one.table)], names=[one.table.name])
             section += nodes.title(one.table.title, one.table.title)
@@ -331,6 +376,9 @@ class PublishedResults(Directive):
             for label, text in (("What differs", one.table.differs), ("Doubts about the print", one.table.doubts)):
                 if text:
                     section += nodes.paragraph("", "", nodes.emphasis("", f"{label}: "), nodes.Text(text))
+            section += nodes.paragraph("", "", nodes.emphasis("", "What would change our mind"))
+            asked = [nodes.list_item("", nodes.paragraph("", f"{sentence}.")) for sentence in one.open_questions]
+            section += nodes.bullet_list("", *asked)
             section += nodes.paragraph("", "", *self._where_from(one.table, environment.docname))
             section += _raw(table_html(one))
             found.append(section)
@@ -365,3 +413,17 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("published-results", PublishedResults)
     app.connect("build-finished", write_files)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """``--release NAME``: keep all numbers as they stand."""
+    parser = argparse.ArgumentParser(description="Keep the numbers of the results page as they stand at a release.")
+    parser.add_argument("--release", required=True, metavar="NAME", help="such as 0.2.0")
+    release = parser.parse_args(arguments).release
+    write_release(release, {one.table.name: one.entries for one in compared()})
+    print(f"wrote {AT_RELEASE.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

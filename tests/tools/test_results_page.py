@@ -9,6 +9,7 @@ import pytest
 import results_page
 from bs4 import BeautifulSoup
 
+from tutorial_lib.results.since_release import write_release
 from tutorial_lib.results.verdict import STATES
 
 TABLES = results_page.compared()
@@ -76,3 +77,24 @@ def test_the_filter_is_hidden_until_a_script_shows_it():
     form = BeautifulSoup(results_page.filter_form(), "html.parser").form
     assert form.has_attr("hidden") and len(form.select("input[name=state]")) == len(STATES)
     assert all(box.parent.text.strip() for box in form.select("input"))
+
+
+def test_what_would_change_our_mind_is_said_of_every_table(one):
+    assert one.open_questions and all(isinstance(text, str) for text in one.open_questions)
+
+
+def test_changes_since_a_release_are_written_down(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "at_release.csv"
+    assert "no release yet" in results_page.since_release(TABLES, path)
+    monkeypatch.setattr(results_page, "AT_RELEASE", results_page.ROOT / "nowhere.csv")
+    monkeypatch.setattr(results_page, "write_release", lambda name, found: write_release(name, found, path))
+    assert results_page.main(["--release", "0.2.0"]) == 0
+    assert "Nothing has changed since release 0.2.0" in results_page.since_release(TABLES, path)
+    lines = path.read_text().splitlines()
+    first = next(number for number, line in enumerate(lines) if line.endswith(",cifar10,not reproduced"))
+    lines[first] = lines[first].removesuffix("not reproduced") + "reproduced"
+    path.write_text("\n".join(lines) + "\n")
+    page = BeautifulSoup(results_page.since_release(TABLES, path), "html.parser")
+    assert f"1 of {len(lines) - 1} numbers have changed their state, and 0 more" in page.text
+    [line] = page.select("tbody tr")
+    assert [cell.text for cell in line.select("td")][2:] == ["✓ reproduced", "✗ not reproduced"]
