@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from scipy.stats import chi2
 from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
+from torch import nn
 
 from tutorial_lib.detectors import (
     KNN,
@@ -29,7 +30,8 @@ from tutorial_lib.detectors import (
     observe,
 )
 from tutorial_lib.detectors.base import split
-from tutorial_lib.detectors.evidence import IMAGES, ActivationNorms, BackpropNorms, GradientNorms
+from tutorial_lib.detectors.evidence import IMAGES, LOGITS, ActivationNorms, BackpropNorms, GradientNorms
+from tutorial_lib.gradients import squared_norms
 from tutorial_lib.metrics import auroc
 from tutorial_lib.models import Classifier
 
@@ -368,3 +370,42 @@ def test_combinations_that_make_no_sense_are_refused(model, grey_network, known)
         Combination([LogitsControl(model)])
     with pytest.raises(ValueError, match="at least 20 held-out images, a third of known; got 30"):
         Combination([MSP(model)]).fit(known.images[:30])
+
+
+class Counting(nn.Module):
+    """Counts how many images it is asked about."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(16, 3)
+        self.asked = 0
+
+    def forward(self, images):
+        self.asked += len(images)
+        return self.layer(images.flatten(1))
+
+
+def test_the_answers_come_with_the_gradients():
+    """Who wants both pays for one forward pass, and gets what he would have got from two."""
+    torch.manual_seed(0)
+    model, images = Counting(), torch.rand(10, 1, 4, 4)
+    apart = observe(model, images, GradientNorms()), observe(model, images, LOGITS)
+    model.asked = 0
+    seen = observe(model, images, LOGITS, GradientNorms(), batch_size=4)
+    assert model.asked == 10
+    torch.testing.assert_close(seen[GradientNorms()], apart[0][GradientNorms()], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(seen[LOGITS], apart[1][LOGITS])
+
+
+def test_the_answers_come_in_any_number_of_parts():
+    torch.manual_seed(0)
+    model, images = Counting(), torch.rand(10, 1, 4, 4)
+    for budget in (1, None):
+        heard = torch.full((10, 3), float("nan"))
+
+        def keep(outputs, samples, heard=heard):
+            heard[samples] = outputs[0]
+
+        norms, _ = squared_norms(model, images, memory_budget=budget, outputs=keep)
+        torch.testing.assert_close(norms, squared_norms(model, images)[0], rtol=1e-5, atol=0)
+        torch.testing.assert_close(heard, model(images).detach())

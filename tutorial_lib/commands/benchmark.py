@@ -1,4 +1,4 @@
-"""``python -m tutorial_lib benchmark gradients | gradcon``."""
+"""``python -m tutorial_lib benchmark gradients | gradcon | scoring``."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ def register(subparsers: Any) -> None:
     """Add the command ``benchmark``."""
     command = subparsers.add_parser(
         "benchmark",
-        help="measure what gradient features and gradient constraints cost on this machine",
+        help="measure what gradient features, gradient constraints and scoring a folder cost on this machine",
         description="Time the library beside the plain training step, other libraries and published schemes, interleaved in one process.",
         epilog="Ratios are to one batched forward and backward pass. On a machine with other work, use --threads 1.",
     )
     command.add_argument(
         "name",
-        choices=["gradients", "gradcon"],
-        help="gradients: per-sample gradient features; gradcon: training step and scores of GradCON beside its published scheme",
+        choices=["gradients", "gradcon", "scoring"],
+        help="gradients: per-sample gradient features; gradcon: training step and scores of GradCON beside its published scheme; "
+        "scoring: 50,000 files scored from end to end beside a plain inference pass, and peak memory",
     )
     command.add_argument(
         "--quick",
         action="store_true",
-        help="two networks and small batches, two minutes",
+        help="two networks and small batches, two minutes; scoring: a few hundred files",
     )
     command.add_argument(
         "--threads", type=positive, default=None, metavar="N", help="CPU threads (default: torch's choice)"
@@ -69,6 +70,12 @@ def _run(arguments: argparse.Namespace) -> int:
     from tutorial_lib.results.rows import write_rows
 
     device = torch.device(checked_device(arguments.device, arguments.error))
+    if arguments.name == "scoring":
+        for option in ("networks", "batches", "seconds", "only_memory", "no_memory"):
+            if getattr(arguments, option) not in (None, False):
+                arguments.error(
+                    f"--{option.replace('_', '-')} is not for scoring, which has one network and one folder"
+                )
     for name in arguments.networks or ():
         if arguments.name == "gradcon":
             arguments.error("--networks is for gradients; gradcon measures the published autoencoder")
@@ -78,6 +85,8 @@ def _run(arguments: argparse.Namespace) -> int:
         torch.set_num_threads(arguments.threads)
     if arguments.name == "gradcon":
         return _gradcon(arguments, device)
+    if arguments.name == "scoring":
+        return _scoring(arguments, device)
     plan = gradients.Plan.quick() if arguments.quick else gradients.Plan()
     changes = {"networks": arguments.networks, "batches": arguments.batches, "seconds": arguments.seconds}
     plan = dataclasses.replace(plan, **{name: value for name, value in changes.items() if value is not None})
@@ -105,19 +114,32 @@ def _gradcon(arguments: argparse.Namespace, device: Any) -> int:
     import dataclasses
 
     from tutorial_lib.benchmarks import gradcon
-    from tutorial_lib.results.rows import write_rows
 
     plan = gradcon.Plan.quick() if arguments.quick else gradcon.Plan()
     changes = {"batches": arguments.batches, "seconds": arguments.seconds}
     plan = dataclasses.replace(plan, **{name: value for name, value in changes.items() if value is not None})
+    return _measured(arguments, device, gradcon, plan)
+
+
+def _scoring(arguments: argparse.Namespace, device: Any) -> int:
+    from tutorial_lib.benchmarks import scoring
+
+    return _measured(arguments, device, scoring, scoring.Plan.quick() if arguments.quick else scoring.Plan())
+
+
+def _measured(arguments: argparse.Namespace, device: Any, benchmark: Any, plan: Any) -> int:
+    """Run a benchmark module's plan, print its table, and write its rows where that was asked for."""
+    from tutorial_lib.results.rows import write_rows
+
     source = _source(device)
     print(f"{source.device}; {source.versions}", flush=True)
-    rows = list(gradcon.run(plan, source, device, say=lambda text: print(text, flush=True)))
-    print(gradcon.table(rows))
-    out = gradcon.RESULTS if arguments.save else arguments.out
+    rows = list(benchmark.run(plan, source, device, say=lambda text: print(text, flush=True)))
+    print(benchmark.table(rows))
+    out = benchmark.RESULTS if arguments.save else arguments.out
     if out is not None:
-        write_rows(out / f"gradcon_{device.type}.csv", rows)
-        print(f"wrote {out / f'gradcon_{device.type}.csv'}")
+        path = out / f"{arguments.name}_{device.type}.csv"
+        write_rows(path, rows)
+        print(f"wrote {path}")
     return 0
 
 

@@ -156,6 +156,26 @@ class GradientNorms(Quantity):
     def of(self, model: nn.Module, images: Tensor) -> Tensor:
         return log_squared_norms(model, images, self.label, self.loss)
 
+    def with_logits(self, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The same, and the logits of the same forward pass; None where the network returns something else besides."""
+        parts: list[tuple[slice, Tensor]] = []
+        alone = True
+
+        def heard(outputs: tuple[Tensor, ...], samples: slice) -> None:
+            nonlocal alone
+            alone = alone and len(outputs) == 1
+            parts.append((samples, outputs[0]))
+
+        norms, _ = squared_norms(model, images, self.label, self.loss, outputs=heard)
+        logits = None
+        if alone:
+            first = parts[0][1]
+            logits = first.new_empty(len(images), *first.shape[1:])
+            for samples, part in parts:
+                logits[samples] = part
+            logits = logits_of(logits, len(images), model)
+        return _log(norms), logits
+
 
 @dataclass(frozen=True)
 class SteppedLogits(Quantity):
@@ -197,7 +217,11 @@ def log_squared_norms(model: nn.Module, images: Tensor, label: Label = "ones", l
     The features of Lee & AlRegib, "Open-set recognition with gradient-based representations", ICIP 2021, and of Lee et
     al., "Probing the purview of neural networks via gradient analysis", IEEE Access 2023; see `squared_norms`.
     """
-    return squared_norms(model, images, label, loss)[0].clamp(min=TINY).log()
+    return _log(squared_norms(model, images, label, loss)[0])
+
+
+def _log(squares: Tensor) -> Tensor:
+    return squares.clamp(min=TINY).log()
 
 
 def step_down(loss: Callable[[Tensor], Tensor], images: Tensor, epsilon: float) -> Tensor:
@@ -337,6 +361,11 @@ def look(model: nn.Module, batch: Batch, needs: Sequence[Quantity]) -> Evidence:
     together: list[Quantity] = [
         q for q in needs if q in (LOGITS, FEATURES) or isinstance(q, Stage | ActivationNorms | BackpropNorms)
     ]
+    gradient = next((q for q in needs if isinstance(q, GradientNorms)), None)
+    if gradient is not None and together == [LOGITS]:  # its forward pass has them
+        found[gradient], logits = gradient.with_logits(model, images)
+        if logits is not None:
+            found[LOGITS], together = logits, []
     if together and together != [FEATURES]:  # features alone need no head
         wanted = Wanted(
             features=FEATURES in together,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
 from tutorial_lib.gradients._engine import per_sample
 from tutorial_lib.gradients._network import Network, checked_images
+from tutorial_lib.gradients._start import Cotangent, Outputs
 from tutorial_lib.gradients.losses import Loss, contrast_gradient, output_gradient
 from tutorial_lib.gradients.rules import Materialized, PerSampleGradients
 from tutorial_lib.gradients.targets import Label, check_length
@@ -21,6 +22,7 @@ def squared_norms(
     *,
     parameters: Sequence[str] | None = None,
     memory_budget: int | None = None,
+    outputs: Callable[[Outputs, slice], object] | None = None,
 ) -> tuple[Tensor, tuple[str, ...]]:
     r"""Squared L2 norm of each sample's loss gradient, for each parameter tensor: the gradient feature of the course.
 
@@ -43,6 +45,8 @@ def squared_norms(
             function (outputs, target) to losses (N,). See `tutorial_lib.gradients.losses`.
         parameters: names of the parameter tensors to look at; all of them if left out.
         memory_budget: bytes of activations to hold at once; larger batches are done in parts. 256 MiB on a CPU, 2 GiB on a GPU.
+        outputs: told what the network returned on the way, its output tensors and the slice of the N samples that they are of, for
+            whoever wants the answers, too, and not a second forward pass. Parts may come more than once.
 
     Returns:
         The norms, float64 (N, P) on the images' device, and the names of the P parameter tensors in the model's order.
@@ -65,7 +69,14 @@ def squared_norms(
     names = network.names(parameters)
     images = checked_images(images, network)
     check_length(label, len(images))
-    found = per_sample(network, images, names, _squared_norms, output_gradient(label, loss), memory_budget)
+    start = output_gradient(label, loss)
+
+    def heard(found: Outputs, chunk: Tensor, samples: slice) -> Cotangent:
+        if outputs is not None:
+            outputs(tuple(output.detach() for output in found), samples)
+        return start(found, chunk, samples)
+
+    found = per_sample(network, images, names, _squared_norms, heard, memory_budget)
     return (found.values * found.scale.square()).squeeze(1).to(images.device), names
 
 

@@ -18,7 +18,6 @@ import struct
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,11 +176,10 @@ def provenance(command: str, device: torch.device | str = "cpu") -> Provenance:
     """Describe this run: the command as a reader would type it, the commit, the versions and the device."""
     import torch  # only here: rows can be read without it
 
+    from tutorial_lib import __version__  # of the code that runs, wherever it was installed from
+
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-    try:
-        versions["tutorial_lib"] = metadata.version("tutorial_lib")
-    except metadata.PackageNotFoundError:  # imported from a checkout that was never installed
-        pass
+    versions["tutorial_lib"] = __version__
     return Provenance(command, _commit(), " ".join(f"{k}={v}" for k, v in versions.items()), _describe(device))
 
 
