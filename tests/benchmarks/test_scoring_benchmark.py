@@ -40,7 +40,8 @@ def test_the_table_shows_what_was_measured(quick):
     text = str(scoring.table(quick))
     line = next(line for line in text.splitlines() if line.startswith("| gradientsum, 64 images"))
     ratio, engine = (values["gradients", name, "ratio"] for name in ("gradientsum", scoring.ENGINE))
-    assert f"| {ratio:.2f} | {ratio / engine:.2f} |" in line
+    shown = [cell.strip() for cell in line.strip("| ").split("|")]
+    assert shown[2:4] == [f"{ratio:.2f}", f"{ratio / engine:.2f}"]
     assert "| msp, energy, 160 images" in text
 
 
