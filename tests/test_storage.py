@@ -1,6 +1,7 @@
 """Whole files and locks."""
 
 import hashlib
+import json
 import multiprocessing
 import os
 import stat
@@ -10,7 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from tutorial_lib.storage import cache_folder, locked, md5, replacing, set_aside, sweep, write_atomically
+from tutorial_lib.storage import (
+    cache_folder,
+    locked,
+    md5,
+    replacing,
+    sealed,
+    set_aside,
+    sweep,
+    unsealed,
+    write_atomically,
+)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
@@ -119,3 +130,13 @@ def test_where_the_cache_lies(tmp_path, monkeypatch):
 def test_md5_is_that_of_the_content(tmp_path):
     (tmp_path / "file").write_bytes(b"content" * 100_000)
     assert md5(tmp_path / "file") == hashlib.md5(b"content" * 100_000).hexdigest()
+
+
+def test_a_seal_tells_every_change_of_a_record():
+    record = {"accuracy": 0.98, "seeds": [1, 2], "settings": {"epochs": 3, "name": "é"}}
+    sealed_record = sealed(record)
+    assert unsealed(json.loads(json.dumps(sealed_record))) == record == unsealed(record)
+    assert sealed(sealed_record) == sealed_record
+    for change in ({"accuracy": 0.88}, {"seeds": [1, 3]}, {"settings": {"epochs": 3}}, {"more": None}):
+        with pytest.raises(ValueError, match="SHA-256"):
+            unsealed({**sealed_record, **change})

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import filelock
 
-__all__ = ["Damaged", "cache_folder", "locked", "md5", "replacing", "set_aside", "sweep", "write_atomically"]
+__all__ = [
+    "Damaged",
+    "cache_folder",
+    "locked",
+    "md5",
+    "replacing",
+    "sealed",
+    "set_aside",
+    "sweep",
+    "unsealed",
+    "write_atomically",
+]
 
 _PART = ".part"
+_SEAL = "record_sha256"
 
 
 class Damaged(RuntimeError):
@@ -69,6 +83,33 @@ def write_atomically(path: Path | str, content: bytes) -> None:
     """`replacing`, for content that is at hand."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of JSON values with the SHA-256 of itself: text, unlike tensors in an archive, has no checksum of its own.
+
+    >>> unsealed(sealed({"accuracy": 0.5}))
+    {'accuracy': 0.5}
+    """
+    content = {name: value for name, value in record.items() if name != _SEAL}
+    return {**content, _SEAL: _digest(content)}
+
+
+def unsealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record that was `sealed`; one that never was, as it is.
+
+    Raises:
+        ValueError: it is another one.
+    """
+    content = {name: value for name, value in record.items() if name != _SEAL}
+    if _SEAL in record and record[_SEAL] != _digest(content):
+        raise ValueError("its content is not what its own SHA-256 says")
+    return content
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    as_read = json.loads(json.dumps(content))  # with text for the keys, as after reading
+    return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()
 
 
 def sweep(path: Path | str) -> None:

@@ -175,7 +175,10 @@ def test_a_state_of_another_run_or_a_damaged_one_is_refused(tmp_path):
         settings = {} if different == "settings" else {"steps": 15}
         with pytest.raises(ValueError, match=f"another run .*{different}"):
             run(state=state, settings=settings, **options)
-    for content in (state.read_text()[:50], "[]", "{}"):
+    whole = state.read_text()
+    place = whole.index('"bought": [') + len('"bought": [')
+    another = whole[:place] + str((int(whole[place]) + 1) % 10) + whole[place + 1 :]  # one image for another
+    for content in (whole[:50], "[]", "{}", another):
         state.write_text(content)
         with pytest.raises(Damaged, match="delete it to start anew"):
             run(state=state)

@@ -88,19 +88,20 @@ def test_a_flipped_byte_of_a_result_file_is_harmless_or_named(tmp_path):
 
 def test_a_flipped_byte_of_a_checkpoint_is_harmless_or_named(tmp_path):
     path, state = tmp_path / "model.pt", {"weight": torch.arange(20.0), "epoch": 3}
-    save_checkpoint(path, state, {"command": "a test"})
+    save_checkpoint(path, state, {"command": "a test", "accuracy": 0.9876})
     files, random_ = {file: file.read_bytes() for file in tmp_path.iterdir()}, random.Random(3)
     for file, content in files.items():
-        for position in range(0, len(content), 5):
+        for position in range(0, len(content), 1 if file.suffix == ".json" else 5):
             damaged = bytearray(content)
             damaged[position] ^= 1 << random_.randrange(8)
             file.write_bytes(damaged)
             try:
-                found = load_checkpoint(path)[0]
+                found, record = load_checkpoint(path)
             except Damaged as error:
                 assert str(path.with_suffix("")) in str(error)
             else:
                 assert found["epoch"] == 3 and torch.equal(found["weight"], state["weight"])
+                assert record["command"] == "a test" and record["accuracy"] == 0.9876
         file.write_bytes(content)
 
 

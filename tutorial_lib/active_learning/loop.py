@@ -26,7 +26,7 @@ from tutorial_lib.active_learning.strategies import STRATEGIES, Strategy
 from tutorial_lib.data.images import ImageSet
 from tutorial_lib.data.registry import suggestion
 from tutorial_lib.models.predict import predict_probabilities
-from tutorial_lib.storage import Damaged, write_atomically
+from tutorial_lib.storage import Damaged, sealed, unsealed, write_atomically
 
 __all__ = ["Budget", "History", "Round", "Train", "run_rounds", "run_with_twin", "start_set"]
 
@@ -271,7 +271,7 @@ def _save(
         "sizes": {test: len(now) for test, now in right.items()},
         "next": bought.tolist(),
     }
-    write_atomically(path, json.dumps(content).encode())
+    write_atomically(path, json.dumps(sealed(content)).encode())
 
 
 def _resumed(
@@ -281,7 +281,7 @@ def _resumed(
     if state is None or not Path(state).exists():
         return history, {}, nothing
     try:
-        content = json.loads(Path(state).read_text())
+        content = unsealed(json.loads(Path(state).read_text()))
         run = dict(content["run"])
         rounds = [Round(**entry | {"bought": tuple(entry["bought"])}) for entry in content["rounds"]]
         right = {

@@ -1,8 +1,8 @@
 """Trained weights on disk: written whole or not at all, and checked when they are read.
 
 A checkpoint is two files. ``NAME.pt`` holds plain tensors and is read with ``weights_only=True``, so that opening one
-can run
-no code. ``NAME.json`` beside it holds the SHA-256 of the first and what made it: command, settings, measured accuracy.
+can run no code. ``NAME.json`` beside it holds the SHA-256 of the first, what made it (command, settings, measured
+accuracy), and the SHA-256 of all that.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tutorial_lib.storage import Damaged, write_atomically
+from tutorial_lib.storage import Damaged, sealed, unsealed, write_atomically
 
 
 class CheckpointError(Damaged):
@@ -29,7 +29,7 @@ def save_checkpoint(path: Path | str, state: dict[str, Any], record: dict[str, A
     Args:
         path: where to, ending in ``.pt``; the record goes beside it as ``.json``.
         state: tensors, and dictionaries, lists, numbers and strings of them (a ``state_dict``, say).
-        record: what made it, as JSON; ``sha256`` is added.
+        record: what made it, as JSON; the checksums are added.
         half: store floating-point tensors in half precision (they come back as float32).
 
     Returns:
@@ -41,7 +41,7 @@ def save_checkpoint(path: Path | str, state: dict[str, Any], record: dict[str, A
     stream = io.BytesIO()
     torch.save({"half": half, "state": _convert(state, torch.float16) if half else state}, stream)
     content = stream.getvalue()
-    record = record | {"sha256": hashlib.sha256(content).hexdigest()}
+    record = sealed(record | {"sha256": hashlib.sha256(content).hexdigest()})
     write_atomically(path, content)
     write_atomically(path.with_suffix(".json"), (json.dumps(record, indent=2) + "\n").encode())
     return path
@@ -59,10 +59,14 @@ def load_checkpoint(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
             raise CheckpointError(f"no checkpoint file {file}; train it again, or restore the file")
     content = path.read_bytes()
     try:
-        record = json.loads(path.with_suffix(".json").read_text())
+        record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         expected = record["sha256"]
     except (ValueError, KeyError, TypeError):
         raise CheckpointError(f"{path.with_suffix('.json')} is damaged: no SHA-256 in it; restore it") from None
+    try:
+        record = unsealed(record)
+    except ValueError as error:
+        raise CheckpointError(f"{path.with_suffix('.json')} is damaged: {error}; restore it") from None
     if hashlib.sha256(content).hexdigest() != expected:
         raise CheckpointError(
             f"{path} is damaged: its SHA-256 is not the one recorded beside it; delete both or restore them"
