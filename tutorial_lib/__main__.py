@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 from tutorial_lib import __version__
 from tutorial_lib.commands import benchmark, calibrate, data, experiments, score, suite, train
@@ -35,10 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: it did what was asked; 1: something that it needs is missing, damaged or in the way; 2: no such command, option
     or name; 130: stopped by Ctrl+C; 141: nobody reads what it prints any more.
     """
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")  # a terminal that has no ± gets a ?
     parsed = parser().parse_args(arguments)
     try:
         status = int(parsed.run(parsed))
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as with `>&-`
+            sys.stdout.flush()
         return status
     except BrokenPipeError:  # the reader has seen enough: `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it closes it

@@ -16,6 +16,7 @@ import filelock
 __all__ = [
     "Damaged",
     "cache_folder",
+    "expanded",
     "locked",
     "md5",
     "replacing",
@@ -38,10 +39,28 @@ def cache_folder() -> Path:
     """``TUTORIAL_CACHE``, default ``tutorial_lib`` in ``XDG_CACHE_HOME`` (``~/.cache``): absolute, not necessarily there."""
     chosen = os.environ.get("TUTORIAL_CACHE")
     if chosen:
-        return Path(chosen).expanduser().absolute()
-    home = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # The XDG specification has relative paths ignored.
-    return (home if home.is_absolute() else Path.home() / ".cache") / "tutorial_lib"
+        return expanded(chosen)
+    caches = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not caches.is_absolute():  # the XDG specification has relative paths ignored
+        try:
+            caches = Path.home() / ".cache"
+        except RuntimeError:  # a container's nameless user
+            raise FileNotFoundError(
+                "there is no home folder to keep anything in; set TUTORIAL_CACHE to a folder"
+            ) from None
+    return caches / "tutorial_lib"
+
+
+def expanded(path: Path | str) -> Path:
+    """The path, absolute, with ``~`` written out.
+
+    Raises:
+        FileNotFoundError: the user whose home folder is meant has none.
+    """
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError:
+        raise FileNotFoundError(f"{path} names the home folder of a user who has none; give the whole path") from None
 
 
 @contextmanager

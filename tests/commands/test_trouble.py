@@ -198,3 +198,43 @@ def test_the_benchmark_writes_only_where_it_is_told(monkeypatch, tmp_path, capsy
     assert [file.parent.name for file in tmp_path.rglob("*.csv")] == ["own"]
     assert status("benchmark gradcon --save") == 0
     assert (tmp_path / "shipped" / "gradcon_cpu.csv").exists()
+
+
+def test_a_terminal_without_plus_minus(own_folders):
+    """The table of several seeds has ± in it; where it cannot be written there is a question mark, and no traceback."""
+    run = subprocess.run(
+        [sys.executable, "-m", "tutorial_lib", *"table out_of_distribution --study digits --shipped".split()],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+    )
+    assert (run.returncode, run.stderr) == (0, b"")
+    assert b"?" in run.stdout
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell that can close a stream")
+def test_output_that_is_closed(own_folders):
+    run = subprocess.run(["sh", "-c", f"{sys.executable} -m tutorial_lib list >&-"], capture_output=True)
+    assert b"Traceback" not in run.stderr and run.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "variable, value",
+    [
+        ("TUTORIAL_CACHE", ""),
+        ("TUTORIAL_CACHE", "~nobody-of-this-name/x"),
+        ("TUTORIAL_RESULTS", "~nobody-of-this-name"),
+    ],
+)
+def test_a_home_folder_that_is_not_there_is_named(variable, value, monkeypatch, capsys):
+    """A container's user has often neither a home nor a name."""
+
+    def nowhere(*_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setenv(variable, value)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("pathlib.Path.home", nowhere)
+    monkeypatch.setattr("pathlib.Path.expanduser", nowhere)
+    assert status("list") == FAILED
+    [line] = said(capsys)
+    assert "home folder" in line and (value or "set TUTORIAL_CACHE") in line

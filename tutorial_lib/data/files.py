@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tutorial_lib.data.errors import DataDamaged
-from tutorial_lib.storage import cache_folder, md5
+from tutorial_lib.storage import cache_folder, expanded, md5
 
 __all__ = ["DataFile", "cache_folder", "data_folder", "data_folder_said", "md5_of"]
 
@@ -20,7 +20,7 @@ __all__ = ["DataFile", "cache_folder", "data_folder", "data_folder_said", "md5_o
 def data_folder() -> Path:
     """``TUTORIAL_DATA``, default ``data`` in the cache folder: absolute, not necessarily there."""
     chosen = os.environ.get("TUTORIAL_DATA")
-    return Path(chosen).expanduser().absolute() if chosen else cache_folder() / "data"
+    return expanded(chosen) if chosen else cache_folder() / "data"
 
 
 def data_folder_said() -> str:

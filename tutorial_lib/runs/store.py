@@ -17,7 +17,7 @@ import numpy as np
 
 from tutorial_lib.results.rows import DamagedResults, Row, read_arrays
 from tutorial_lib.runs.experiment import Cell
-from tutorial_lib.storage import Damaged, cache_folder, replacing, set_aside, sweep
+from tutorial_lib.storage import Damaged, cache_folder, expanded, replacing, set_aside, sweep
 
 _RECORD = "record.json"  # beside the arrays; no array can have this name
 
@@ -29,7 +29,7 @@ class DamagedCell(Damaged):
 def results_folder() -> Path:
     """``TUTORIAL_RESULTS``, default ``results`` in the cache folder: absolute, not necessarily there."""
     chosen = os.environ.get("TUTORIAL_RESULTS")
-    return Path(chosen).expanduser().absolute() if chosen else cache_folder() / "results"
+    return expanded(chosen) if chosen else cache_folder() / "results"
 
 
 class CellStore:
@@ -40,7 +40,7 @@ class CellStore:
     """
 
     def __init__(self, folder: Path | str | None = None) -> None:
-        self.folder = results_folder() if folder is None else Path(folder).expanduser().absolute()
+        self.folder = results_folder() if folder is None else expanded(folder)
 
     def path(self, cell: Cell) -> Path:
         return self.folder / cell.experiment / cell.study / f"{cell.key}.npz"
