@@ -244,3 +244,28 @@ def test_names_and_labels_that_do_not_exist_are_said(tmp_path):
     (tmp_path / "s.json").write_text('{"run": [], "rounds": [], "right": {}, "next": []}')
     with pytest.raises((Damaged, ValueError), match="s.json"):
         run(state=tmp_path / "s.json")
+
+
+def test_batches_are_shuffled_and_weights_decay():
+    images = torch.arange(12, dtype=torch.uint8).view(12, 1, 1, 1).repeat(1, 1, 1, 2)
+    labels = torch.arange(12) % 2
+    met = []
+
+    class Watched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 2)
+
+        def forward(self, batch):
+            met.append((255 * batch.flatten(1)[:, 0]).round().int().tolist())
+            return self.layer(batch.flatten(1))
+
+    FixedSteps(Watched, steps=6, batch_size=4)(images, labels, 0)
+    for epoch in (met[:3], met[3:]):
+        assert sorted(sum(epoch, [])) == list(range(12)), "each image once"
+    assert met[:3] != met[3:] and met[0] != [0, 1, 2, 3]
+    plain, decayed = (
+        FixedSteps(Watched, steps=60, batch_size=12, weight_decay=decay)(images, labels, 0).layer.weight.norm()
+        for decay in (0.0, 10.0)
+    )
+    assert decayed < 0.9 * plain

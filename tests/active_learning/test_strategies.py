@@ -209,3 +209,38 @@ def test_a_pool_of_copies_and_a_pool_of_one_can_be_asked(name):
         same = torch.tensor([[0.75, 0.25]]).repeat(rows, 1)
         copies = Prediction(same, torch.ones(rows, 3), same.repeat(2, 1, 1))
         assert sorted(STRATEGIES[name](copies, count, 0)) == list(range(rows))
+
+
+def test_what_is_a_copy_but_for_rounding_is_not_drawn_before_what_is_none():
+    """The squared distance of a matrix from its copy is rounding of either sign, up to 1e-16 of its length."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(1, 5, generator=generator).double(), 1e4 * torch.randn(1, 7, generator=generator).double()
+    left, right = a.repeat(40, 1), b.repeat(40, 1)
+    left = left * torch.linspace(0.5, 2, 40)[:, None].double()
+    right = right / torch.linspace(0.5, 2, 40)[:, None].double()  # the same product, rounded otherwise
+    left[7], right[7] = left[7] + 1e-4, right[7]
+    for seed in range(20):
+        chosen = k_means_plus_plus(left, right, 2, seed)
+        assert 7 in chosen, "the only one that is another"
+
+
+def test_rounds_draw_anew_and_a_strategy_and_its_twin_alike():
+    from tutorial_lib.active_learning import Budget, run_rounds
+    from tutorial_lib.data.images import ImageSet
+
+    pool = ImageSet(
+        "p", torch.zeros(40, 1, 1, 2, dtype=torch.uint8), torch.arange(40) % 2, ("a", "b"), torch.arange(40)
+    )
+    seeds = {0: [], 1: []}
+
+    def nobody(images, labels, seed):
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 2)).eval()
+
+    for seed, met in seeds.items():
+
+        def first(prediction, count, round_seed, met=met):
+            met.append(round_seed)
+            return np.arange(count)
+
+        run_rounds(nobody, first, pool, {"t": pool}, Budget(4, 4, 4), seed, progress=False)
+    assert len({*seeds[0], *seeds[1]}) == 6, "no two rounds, and no two runs, draw the same numbers"

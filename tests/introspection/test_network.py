@@ -11,7 +11,13 @@ from torch import nn
 
 from tutorial_lib.data.images import ImageSet
 from tutorial_lib.detectors import MSP, ODIN
-from tutorial_lib.introspection import IntrospectiveClassifier, IntrospectiveNetwork, balanced_logits, views_of
+from tutorial_lib.introspection import (
+    IntrospectiveClassifier,
+    IntrospectiveNetwork,
+    balanced_logits,
+    second_network,
+    views_of,
+)
 from tutorial_lib.models import Classifier, Normalize
 
 K, D = 3, 4
@@ -212,3 +218,62 @@ def test_a_class_without_training_images_keeps_its_place(stage):
 def test_balanced_logits_of_nothing_finite_are_refused():
     with pytest.raises(ValueError, match="finite"):
         balanced_logits(torch.tensor([[torch.nan, 0.0]]))
+
+
+def test_inputs_are_held_to_the_clamp_in_numpy_as_in_torch(fitted):
+    """What lies a thousand deviations away is answered as what lies ten away, in the same direction."""
+    logits, features, _ = blobs(20, 3)
+    network = IntrospectiveNetwork(inputs="features", hidden=(6,), epochs=3).fit(
+        [(logits, features)], blobs(20, 3)[2], blobs(20, 1)
+    )
+    middle = torch.from_numpy(network._mean).float()
+    deviation = torch.from_numpy(network._std).float()
+    far = [middle + step * deviation[None] * torch.ones(2, 1) for step in (10, 1000)]
+    answers = [network.predict_logits(torch.zeros(2, K), one) for one in far]
+    torch.testing.assert_close(answers[0], answers[1], rtol=1e-5, atol=1e-5)
+    modules = [network.module()(torch.zeros(2, K), one) for one in far]
+    torch.testing.assert_close(modules[0], modules[1], rtol=1e-4, atol=1e-4)
+    assert fitted.clamp == 10
+
+
+def test_training_stops_when_patience_is_over_and_goes_through_the_views_in_turn(monkeypatch):
+    logits, features, labels = blobs(60, 0)
+    other = features.flip(0)
+    network = IntrospectiveNetwork(inputs="features", hidden=(5,), epochs=40, patience=3)
+    met, losses = [], iter([1.0, 0.5, 0.7, 0.6, 0.9, 0.1])
+
+    class Watched:
+        def __init__(self, *arguments, **more):
+            pass
+
+        def partial_fit(self, seen, true, classes):
+            met.append(seen)
+
+        def predict_proba(self, seen):
+            return np.full((len(seen), K), np.exp(-next(losses)))
+
+    monkeypatch.setattr("tutorial_lib.introspection.network.MLPClassifier", Watched)
+    network.fit([(logits, features), (logits, other)], labels, blobs(30, 1))
+    assert network.validation_loss == pytest.approx([1.0, 0.5, 0.7, 0.6, 0.9]) and network.best_epoch == 1
+    assert len(met) == 5, "three epochs without a lower loss, and no more"
+    for number, seen in enumerate(met):
+        expected = network._standardised((features, other)[number % 2].double().numpy())
+        np.testing.assert_array_equal(seen, expected)
+
+
+def test_a_column_that_never_changes_says_nothing_when_it_does():
+    logits, features, labels = blobs(60, 0)
+    features = torch.cat([features, torch.full((60, 1), 0.1)], dim=1)  # its deviation is rounding
+    held_out = (blobs(30, 1)[0], torch.cat([blobs(30, 1)[1], torch.full((30, 1), 0.1)], dim=1), blobs(30, 1)[2])
+    network = IntrospectiveNetwork(inputs="features", hidden=(5,), epochs=3).fit([(logits, features)], labels, held_out)
+    moved = features.clone()
+    moved[:, -1] += 1e-6
+    before, after = (network.predict_logits(logits, one) for one in (features, moved))
+    assert (before - after).abs().max() < 1e-4
+
+
+def test_the_height_of_the_ones_is_that_of_the_training_logits_for_the_squared_error_only():
+    logits = torch.tensor([[1.0, 5.0], [3.0, 0.0]])
+    assert second_network("introspective_mse", logits).scale == 4.0
+    assert second_network("introspective_mse", logits, scale=2.0).scale == 2.0
+    assert second_network("introspective_ce", logits).scale == second_network("control_features", logits).scale == 1.0
