@@ -211,17 +211,19 @@ def test_a_pool_of_copies_and_a_pool_of_one_can_be_asked(name):
         assert sorted(STRATEGIES[name](copies, count, 0)) == list(range(rows))
 
 
-def test_what_is_a_copy_but_for_rounding_is_not_drawn_before_what_is_none():
-    """The squared distance of a matrix from its copy is rounding of either sign, up to 1e-16 of its length."""
+def test_copies_that_differ_by_rounding_are_drawn_evenly():
+    """The squared distance of a matrix from its copy is rounding of either sign; it must not decide who is drawn."""
     generator = torch.Generator().manual_seed(0)
-    a, b = torch.randn(1, 5, generator=generator).double(), 1e4 * torch.randn(1, 7, generator=generator).double()
-    left, right = a.repeat(40, 1), b.repeat(40, 1)
-    left = left * torch.linspace(0.5, 2, 40)[:, None].double()
-    right = right / torch.linspace(0.5, 2, 40)[:, None].double()  # the same product, rounded otherwise
-    left[7], right[7] = left[7] + 1e-4, right[7]
-    for seed in range(20):
-        chosen = k_means_plus_plus(left, right, 2, seed)
-        assert 7 in chosen, "the only one that is another"
+    stretch = torch.linspace(0.5, 2, 40, dtype=torch.float64)[:, None]
+    left = torch.randn(1, 5, generator=generator, dtype=torch.float64) * stretch
+    right = (
+        1e4 * torch.randn(1, 7, generator=generator, dtype=torch.float64) / stretch
+    )  # one product, rounded otherwise
+    for seed in range(10):
+        first, second = k_means_plus_plus(left, right, 2, seed)
+        arrival = np.random.default_rng([seed, 1]).exponential(size=40)
+        arrival[first] = np.inf
+        assert second == arrival.argmin(), "the first to come, as if all were alike"
 
 
 def test_rounds_draw_anew_and_a_strategy_and_its_twin_alike():

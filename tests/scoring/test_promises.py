@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binom, kstest
+from scipy.stats import binom, kstest, norm
 
 from tutorial_lib.scoring import (
     alarm_threshold,
+    allowed_above,
     answer_threshold,
     chance_of_more,
     control_chart,
@@ -116,3 +117,63 @@ def test_a_shift_is_noticed_and_the_control_chart_cries_wolf():
     limit = held_out.mean() + 2.3263478740408408 * held_out.std(ddof=1) / np.sqrt(20)
     assert (control_chart(held_out, calm[:59], window=20)[19:] == (np.array(by_hand) > limit)).all()
     assert not control_chart(held_out, calm[:5], window=20).any()
+
+
+@pytest.mark.parametrize("delta", [0.05, 0.2])
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.3])
+@pytest.mark.parametrize("count", [30, 72, 100, 400])
+def test_as_many_above_as_the_promise_allows_and_no_more(count, rate, delta):
+    """With k above, more than the rate is above if at most k of n uniform scores fall there: a binomial sum, by hand."""
+
+    def broken(k):
+        return sum(math.comb(count, i) * rate**i * (1 - rate) ** (count - i) for i in range(k + 1))
+
+    fitting = [k for k in range(count) if broken(k) <= delta]
+    if fitting:
+        assert allowed_above(count, rate, delta) == max(fitting)
+    else:
+        with pytest.raises(ValueError, match="too few"):
+            allowed_above(count, rate, delta)
+
+
+@pytest.mark.parametrize("delta", [None, 0.05, 0.2])
+@pytest.mark.parametrize("rate", [0.02, 0.05, 0.1, 1 / 3])
+def test_the_number_of_scores_that_it_takes_is_the_smallest_that_will_do(rate, delta):
+    with pytest.raises(ValueError, match="it takes") as error:
+        allowed_above(1, rate, delta)
+    needed = int(str(error.value).split()[-1])
+    assert allowed_above(needed, rate, delta) == 0
+    with pytest.raises(ValueError, match=f"it takes {needed}$"):
+        allowed_above(needed - 1, rate, delta)
+
+
+def test_the_lowest_confidence_that_keeps_the_promise_by_a_loop():
+    """All of the grid at once (a union bound), a confidence on the threshold is answered, the first that will do is taken."""
+    generator = np.random.default_rng(3)
+    grid = (0.5, 0.7, 0.9, 0.99)
+    confidence = generator.choice([0.4, *grid], size=900)
+    correct = generator.uniform(size=900) < np.where(confidence < 0.7, 0.8, np.where(confidence < 0.9, 0.965, 0.999))
+    for risk in (0.01, 0.02, 0.03, 0.05, 0.15, 0.25):
+        found = answer_threshold(confidence, correct, risk, delta=0.1, grid=grid)
+        expected = None
+        for threshold in reversed(grid):
+            answered = [right for value, right in zip(confidence, correct, strict=True) if value >= threshold]
+            wrong = answered.count(False)
+            bound = next(p / 10_000 for p in range(10_001) if binom.cdf(wrong, len(answered), p / 10_000) <= 0.1 / 4)
+            if bound <= risk:
+                expected = threshold, len(answered) / 900, wrong
+        assert (expected or (None, 0.0, 0)) == (found.threshold, pytest.approx(found.answered), found.wrong)
+        if found.threshold is not None:
+            assert found.bound == pytest.approx(upper_bound(found.wrong, round(900 * found.answered), 0.1 / 4))
+    assert answer_threshold(confidence, correct, 0.02, 0.1, grid).threshold not in (None, grid[0]), (
+        "a case in the middle"
+    )
+
+
+def test_alarms_of_a_control_chart_by_a_loop():
+    generator = np.random.default_rng(0)
+    known, coming = generator.normal(size=80), generator.normal(0.6, 1, size=60)
+    found = control_chart(known, coming, window=7, delta=0.02)
+    limit = known.mean() + norm.isf(0.02) * math.sqrt(((known - known.mean()) ** 2).sum() / 79) / math.sqrt(7)
+    expected = [t >= 6 and coming[t - 6 : t + 1].mean() > limit for t in range(60)]
+    assert found.tolist() == expected and any(expected) and not all(expected[6:])
