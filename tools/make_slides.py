@@ -14,9 +14,13 @@ that made the book. Which cells are on it, and as what, says their metadata:
 Cells tagged ``instructor`` are not in the book. With a slide type they are words for the slides alone; without one they
 are speaker notes of the slide before them. The title of the chapter is the first slide.
 
+Every slide has a heading of its own, that of its section where its cells bring none, numbered where it comes again; and words: what
+shows a picture alone shows its caption, too. What is taller than the screen is made smaller (`templates/deck.html`).
+`problems` says what a finished deck lacks.
+
 reveal.js comes from the package ``sphinx-revealjs``, MathJax from the book. Command line::
 
-    python tools/make_slides.py _build/html        # say which decks are there; fail if a chapter has none
+    python tools/make_slides.py _build/html        # say which decks are there; fail if a chapter has none, or a slide lacks something
 """
 
 from __future__ import annotations
@@ -38,6 +42,8 @@ from nbformat import NotebookNode
 
 FOLDER = "slides"
 _FENCE = re.compile(r"^\s*(?P<end>/?)on-slides (?P<position>\d+)\s*$")
+_HEADING = re.compile(r"^#{2,3} +(.+?) *$", re.MULTILINE)
+_CAPTION = "slide-caption"
 _GLUE = re.compile(r"\{glue:text\}`(?P<name>[^`:]+)(?::(?P<format>[^`]+))?`")
 
 
@@ -110,8 +116,11 @@ def deck_html(notebook: NotebookNode, page: BeautifulSoup, docname: str, glued: 
     course = page.find("meta", property="og:site_name")
     footer = str(course["content"]) if course else course_name(page)
     stacks: list[list[list[str]]] = [[[f'<h1>{html.escape(name)}</h1>\n<p class="course">{html.escape(footer)}</p>']]]
+    section = ""
     for position, cell in enumerate(notebook.cells):
         kind = chapters.slide_type(cell)
+        if cell.cell_type == "markdown" and "instructor" not in chapters.tags(cell):
+            section = (_HEADING.findall(cell.source) or [section])[-1] if position else ""
         if kind == "skip" or position == 0:
             continue
         content = on_page[position] if position in on_page else _rendered(cell, glued)
@@ -120,17 +129,18 @@ def deck_html(notebook: NotebookNode, page: BeautifulSoup, docname: str, glued: 
         elif "quiz" not in chapters.tags(cell) and kind != "notes":
             content = _first_section(content)
         if "quiz" in chapters.tags(cell) and kind in ("slide", "subslide"):
-            asked = [[question] for question in _questions(content)]
+            asked = [[_headed(question, section)] for question in _questions(content)]
             stacks.extend([asked] if kind == "slide" else [])
             stacks[-1].extend(asked if kind == "subslide" else [])
         elif kind == "slide":
-            stacks.append([[content]])
+            stacks.append([[_headed(content, section)]])
         elif kind == "subslide":
-            stacks[-1].append([content])
+            stacks[-1].append([_headed(content, section)])
         elif kind in ("fragment", "-") and (len(stacks) == 1 or _second_picture(stacks[-1][-1], content)):
             again = re.search(r"<h2.*?</h2>", "".join(stacks[-1][-1]), re.DOTALL)
-            shown = again[0] if again else f"<h2>{html.escape(name)}</h2>" if len(stacks) == 1 else ""
+            shown = again[0] if again else ""
             if len(stacks) == 1:
+                shown = "" if re.search(r"<h2\b", content) else _headed("", section or html.escape(name))
                 stacks.append([])  # the title stands alone
             stacks[-1].append([shown, content])
         elif kind == "fragment":
@@ -143,8 +153,11 @@ def deck_html(notebook: NotebookNode, page: BeautifulSoup, docname: str, glued: 
             raise chapters.ChapterError(
                 f"cell {position}: slide_type {kind!r} is not one of slide, subslide, fragment, -, notes, skip"
             )
+    titles: dict[str, int] = {}
     slides = "\n".join(
-        "<section>\n" + "\n".join(f"<section>\n{_joined(slide)}\n</section>" for slide in stack) + "\n</section>"
+        "<section>\n"
+        + "\n".join(f"<section>\n{_finished(_joined(slide), titles)}\n</section>" for slide in stack)
+        + "\n</section>"
         for stack in stacks
     )
     template = (Path(__file__).parent / "templates" / "deck.html").read_text(encoding="utf-8")
@@ -157,6 +170,58 @@ def deck_html(notebook: NotebookNode, page: BeautifulSoup, docname: str, glued: 
         "slides": slides,
     }
     return re.sub(r"\{\{ (\w+) \}\}", lambda match: values[match[1]], template)
+
+
+def _headed(content: str, section: str) -> str:
+    """The beginning of a slide with the heading of its section, if it has none."""
+    if not section or re.search(r"<h[123]\b", content):
+        return content
+    return f"<h2>{_markdown().renderInline(section)}</h2>\n{content}"
+
+
+def _finished(slide: str, titles: dict[str, int]) -> str:
+    """A slide with one heading that no other slide has (``titles`` counts them), and a caption where nothing else is said."""
+    page = BeautifulSoup(slide, "html.parser")
+    said: set[str] = set()
+    for heading in page.find_all(["h1", "h2", "h3"]):
+        text = _words(heading)
+        if text in said:
+            heading.decompose()  # a picture's cell begins its section, too
+            continue
+        if not said:
+            titles[text] = titles.get(text, 0) + 1
+            if titles[text] > 1:
+                heading.append(f" ({titles[text]})")
+        said.add(text)
+    captions = page.select(f".{_CAPTION}")
+    if _words(page, without=f"h1, h2, h3, aside, .{_CAPTION}"):
+        for caption in captions:
+            caption.decompose()
+    return str(page)
+
+
+def _words(node: Tag, without: str = "") -> str:
+    """What there is to be read, in one line."""
+    node = copy.copy(node)
+    for part in node.select(without) if without else []:
+        part.decompose()
+    return node.get_text(" ", strip=True)
+
+
+def problems(deck: str) -> list[str]:
+    """What is wrong with a finished deck: slides without a heading or without words, titles that are said twice."""
+    found: list[str] = []
+    titles: list[str] = []
+    for number, slide in enumerate(BeautifulSoup(deck, "html.parser").select(".slides > section > section"), 1):
+        headings = [_words(heading) for heading in slide.find_all(["h1", "h2", "h3"])]
+        if not headings:
+            found.append(f"slide {number} has no heading")
+        elif headings[0] in titles or len(set(headings)) < len(headings):
+            found.append(f"slide {number} repeats the title {headings[0]!r}")
+        if not _words(slide, without="h1, h2, h3, aside"):
+            found.append(f"slide {number} has no words")
+        titles += headings[:1]
+    return found
 
 
 def _first_section(content: str) -> str:
@@ -223,7 +288,9 @@ def _for_slide(node: Tag) -> Tag:
     for anchor in node.select("a.headerlink, button.copybtn"):
         anchor.decompose()
     for caption in node.find_all("figcaption"):
-        caption.decompose()
+        for number in caption.select(".caption-number"):
+            number.decompose()
+        caption.name, caption["class"] = "div", _CAPTION
     itself = [node] if node.name == "details" and "hide" in node.get_attribute_list("class") else []
     for details in [*node.select("details.hide"), *itself]:
         if details.summary:
@@ -261,13 +328,15 @@ def _lead_back(article: Tag, docname: str) -> None:
                 node[attribute] = up + "/".join([*parts, address])
 
 
+def _markdown() -> MarkdownIt:
+    return MarkdownIt("commonmark", {"html": True}).enable("table").use(dollarmath_plugin, renderer=_math)
+
+
 def _rendered(cell: NotebookNode, glued: dict[str, str]) -> str:
     """Markdown of a cell that is not in the book."""
     if cell.cell_type != "markdown":
         return ""  # its output went with it
-    markdown = MarkdownIt("commonmark", {"html": True}).enable("table")
-    markdown.use(dollarmath_plugin, renderer=_math)
-    return markdown.render(_GLUE.sub(lambda match: _value(match, glued), cell.source)).strip()
+    return _markdown().render(_GLUE.sub(lambda match: _value(match, glued), cell.source)).strip()
 
 
 def _math(formula: str, options: dict[str, bool]) -> str:
@@ -307,11 +376,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Say which slide decks the built book has.")
     parser.add_argument("built", type=Path, help="folder of the built book, _build/html")
     built = parser.parse_args(arguments).built
-    missing = []
+    missing, wrong = [], []
     for path in chapters.chapter_paths():
         deck = built / FOLDER / f"{path.stem}.html"
         if deck.exists():
-            slides = BeautifulSoup(deck.read_text(encoding="utf-8"), "html.parser").select("section section")
+            text = deck.read_text(encoding="utf-8")
+            wrong += [f"{deck.name}: {problem}" for problem in problems(text)]
+            slides = BeautifulSoup(text, "html.parser").select("section section")
             print(
                 f"{deck}: {len(slides)} slides, {sum(bool(slide.select('aside.notes')) for slide in slides)} with notes"
             )
@@ -319,7 +390,9 @@ def main(arguments: list[str] | None = None) -> int:
             missing.append(path.name)
     if missing:
         print(f"no deck for {', '.join(missing)}: give cells a slide_type, then build the book", file=sys.stderr)
-    return 1 if missing else 0
+    for problem in wrong:
+        print(problem, file=sys.stderr)
+    return 1 if missing or wrong else 0
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlparse
 
 import build_book
+import make_slides
 import notebook_cells
 import pytest
 from bs4 import BeautifulSoup
@@ -188,3 +189,9 @@ def test_figures_open_by_themselves(chapter):
         if not picture["src"].startswith("data:"):
             link = picture.find_parent("a")
             assert link is not None and link["href"] == picture["src"]
+
+
+@pytest.mark.parametrize("name", [Path(name).name for name in NOTEBOOKS])
+def test_slides_have_headings_and_words(book, name):
+    deck = book / make_slides.FOLDER / f"{name}.html"
+    assert make_slides.problems(deck.read_text(encoding="utf-8")) == []

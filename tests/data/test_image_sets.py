@@ -86,6 +86,12 @@ def test_subset_keeps_images_labels_and_sources_together():
         images.subset(5)
 
 
+def test_at_most_is_the_set_itself_or_a_sample():
+    images = image_set(20)
+    assert images.at_most(20) is images and images.at_most(99) is images
+    assert torch.equal(images.at_most(5, seed=2).source, images.sample(5, seed=2).source)
+
+
 def test_sample_draws_without_replacement_and_repeats_itself():
     images = image_set(20)
     first = images.sample(15, seed=3)

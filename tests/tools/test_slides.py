@@ -46,7 +46,9 @@ def test_a_second_picture_gets_a_slide_of_its_own_under_the_same_heading(chapter
     made = make_slides.deck_html(chapter, BeautifulSoup(page, "html.parser"), "notebooks/99_coin", {"rate": "0.5"})
     slides = BeautifulSoup(made, "html.parser").select(".slides section section")
     assert [len(slide.find_all("img")) for slide in slides] == [0, 1, 1, 0]
-    assert slides[2].h2.get_text() == "Half" and "one in" not in slides[2].get_text()
+    assert slides[2].h2.get_text() == "Half (2)" and "one in" not in slides[2].get_text()
+    assert slides[2].select_one(".slide-caption").get_text() == "A line." and not slides[1].select(".slide-caption")
+    assert make_slides.problems(made) == []
 
 
 def test_a_slide_ends_before_the_next_section(chapter):
@@ -64,7 +66,29 @@ def test_every_question_has_a_slide(chapter, quiz):
     made = make_slides.deck_html(chapter, page, "notebooks/99_coin", {"rate": "0.5"})
     slides = BeautifulSoup(made, "html.parser").select(".slides section section")
     assert [len(slide.find_all("details")) for slide in slides] == [0, 0, 2, 2]
-    assert slides[2].h2.get_text() == "Quiz" and slides[3].strong.get_text() == "1. What does the coin know?"
+    assert [slide.h2.get_text() for slide in slides[2:]] == ["Quiz", "Quiz (2)"]
+    assert slides[3].strong.get_text() == "1. What does the coin know?"
+
+
+def test_a_picture_alone_has_the_heading_of_its_section_and_its_caption(chapter):
+    chapter.cells[5].metadata["slideshow"]["slide_type"] = "skip"
+    chapter.cells[6].metadata["slideshow"]["slide_type"] = "slide"
+    made = make_slides.deck_html(chapter, BeautifulSoup(PAGE, "html.parser"), "notebooks/99_coin", {"rate": "0.5"})
+    picture = BeautifulSoup(made, "html.parser").select(".slides section section")[1]
+    assert picture.img and picture.h2.get_text() == "Looking"
+    assert picture.select_one(".slide-caption").get_text() == "A line."
+    assert make_slides.problems(made) == []
+
+
+def test_what_a_deck_lacks_is_said():
+    slides = ("<h2>A</h2><p>words</p>", "<img>", "<h2>A</h2><p>again</p>", "<h2>B</h2><aside>for the speaker</aside>")
+    deck = f"<div class='slides'><section>{''.join(f'<section>{slide}</section>' for slide in slides)}</section></div>"
+    assert make_slides.problems(deck) == [
+        "slide 2 has no heading",
+        "slide 2 has no words",
+        "slide 3 repeats the title 'A'",
+        "slide 4 has no words",
+    ]
 
 
 def test_the_title_stands_alone(chapter):
@@ -72,7 +96,7 @@ def test_the_title_stands_alone(chapter):
     page = BeautifulSoup(PAGE, "html.parser")
     made = make_slides.deck_html(chapter, page, "notebooks/99_coin", {"rate": "0.5"})
     first, second, *_ = BeautifulSoup(made, "html.parser").select(".slides section section")
-    assert first.find("ul") is None and second.h2.get_text() == "A coin" and second.find("ul") is not None
+    assert first.find("ul") is None and second.h2.get_text() == "Half" and second.find("ul") is not None
 
 
 def test_notes_for_the_teacher_are_for_the_speaker_alone(deck):
@@ -104,6 +128,28 @@ def test_links_lead_back_to_the_book(chapter):
     made = make_slides.deck_html(chapter, BeautifulSoup(page, "html.parser"), "notebooks/99_coin", {"rate": "0.5"})
     links = [link["href"] for link in BeautifulSoup(made, "html.parser").select("figure a")]
     assert links == ["../notebooks/99_coin.html#looking", "../notebooks/11_x.html#y", "../book/z.html", "https://x.org"]
+
+
+TALL = "<h2>Long</h2>" + "<p>A line of words.</p>" * 25
+
+
+@pytest.mark.parametrize("words", [TALL, "<h2>Wide</h2><table><tr>" + "<td>a column</td>" * 25 + "</tr></table>"])
+def test_no_slide_is_larger_than_the_screen(browser, tmp_path, deck, words):
+    folder = tmp_path / "slides"
+    make_slides.copy_reveal(folder / "reveal")
+    for script in deck.find_all("script", src=lambda address: address and "mathjax" in address):
+        script.decompose()
+    added = BeautifulSoup(f"<section><section>{words}</section></section>", "html.parser")
+    deck.select_one(".slides").insert(0, added)
+    (folder / "tall.html").write_text(str(deck), encoding="utf-8")
+    browser.get((folder / "tall.html").as_uri())
+    slide = "Reveal.getCurrentSlide()"
+    browser.execute_script("return new Promise(done => Reveal.isReady() ? done() : Reveal.on('ready', done))")
+    beyond = browser.execute_script(
+        f"return [...{slide}.querySelectorAll('p, td')].filter(e => {{ const r = e.getBoundingClientRect();"
+        " return r.bottom > innerHeight || r.right > innerWidth; }).length"
+    )
+    assert beyond == 0
 
 
 def test_subslides_fragments_and_wrong_types(chapter):

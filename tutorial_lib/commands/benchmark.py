@@ -8,15 +8,17 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from tutorial_lib.commands.options import checked_device, device, not_negative, positive
+from tutorial_lib.commands.options import add_command, checked_device, device, not_negative, positive
 
 __all__ = ["register"]
 
 
 def register(subparsers: Any) -> None:
     """Add the command ``benchmark``."""
-    command = subparsers.add_parser(
+    command = add_command(
+        subparsers,
         "benchmark",
+        _run,
         help="measure what gradient features, gradient constraints and scoring a folder cost on this machine",
         description="Time the library beside the plain training step, other libraries and published schemes, interleaved in one process.",
         epilog="Ratios are to one batched forward and backward pass. On a machine with other work, use --threads 1.",
@@ -55,7 +57,6 @@ def register(subparsers: Any) -> None:
     keep = command.add_mutually_exclusive_group()
     keep.add_argument("--out", type=Path, metavar="FOLDER", help="write the rows and the picture into this folder")
     keep.add_argument("--save", action="store_true", help="write them into the library's own results")
-    command.set_defaults(run=_run, error=command.error)
 
 
 def _run(arguments: argparse.Namespace) -> int:

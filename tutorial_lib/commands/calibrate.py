@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tutorial_lib.commands.options import natural, positive, share
+from tutorial_lib.commands.options import add_command, natural, positive, share
 from tutorial_lib.commands.own_model import (
     add_network_options,
     check_writable,
@@ -24,8 +24,10 @@ __all__ = ["register"]
 
 def register(subparsers: Any) -> None:
     """Add the command ``calibrate``."""
-    command = subparsers.add_parser(
+    command = add_command(
+        subparsers,
         "calibrate",
+        refusing(run),
         help="calibrate your network on a folder with labels",
         description="Find a temperature on half of the images and measure on the other half: calibration error before and "
         "after, and the confidence from which on a share of right answers can be promised.",
@@ -42,7 +44,6 @@ def register(subparsers: Any) -> None:
     command.add_argument("--bins", type=positive, default=15, metavar="N", help="of the calibration error (default 15)")
     command.add_argument("--seed", type=natural, default=0, metavar="N", help="of the two halves (default 0)")
     add_network_options(command)
-    command.set_defaults(run=refusing(run), error=command.error)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ import os
 import textwrap
 from typing import Any, NamedTuple
 
+from tutorial_lib.commands.options import add_command
 from tutorial_lib.data.catalogue import DATASETS
 from tutorial_lib.data.errors import DataDamaged, DataUnavailable
 from tutorial_lib.data.files import data_folder, data_folder_said
@@ -91,8 +92,10 @@ def listing(names: list[str], terms: bool = False) -> tuple[str, dict[str, str]]
 
 def register(subparsers: Any) -> None:
     """Add the command ``data``."""
-    command = subparsers.add_parser(
+    command = add_command(
+        subparsers,
         "data",
+        run,
         help="which data sets are here, and how to get the others",
         description="List the data sets of the course and their state here. Files are checked against published sums.",
         epilog="Exit status: 1 if a file is damaged, a data set you named is missing or a download failed; else 0.",
@@ -105,7 +108,6 @@ def register(subparsers: Any) -> None:
         metavar="NAME",
         help="fetch a data set through torchvision (needs the internet)",
     )
-    command.set_defaults(run=run, error=command.error)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from tutorial_lib.commands.options import add_running_options, cells_at_a_time, checked_device, positive
+from tutorial_lib.commands.options import add_command, add_running_options, cells_at_a_time, checked_device, positive
 from tutorial_lib.data.registry import suggestion
 from tutorial_lib.runs.registry import EXPERIMENTS, STUDIES, experiment_named
 
@@ -27,16 +27,19 @@ _WIDTH = max(map(len, STUDIES))
 
 def register(subparsers: Any) -> None:
     """Add the commands ``list``, ``run``, ``table`` and ``show``."""
-    command = subparsers.add_parser(
+    command = add_command(
+        subparsers,
         "list",
+        _list,
         help="the experiments, and how far each has come on this machine",
         description="The experiments, their studies, and how many cells of each are on this machine. With NAME, also of how many.",
     )
     command.add_argument("name", nargs="?", metavar="NAME", help="only this experiment, with the size of its grid")
-    command.set_defaults(run=_list, error=command.error)
 
-    command = subparsers.add_parser(
+    command = add_command(
+        subparsers,
         "run",
+        _run,
         help="run an experiment, or go on with it",
         description="Compute every cell of an experiment's grid that is not there yet. "
         "Stop it when you like; the same command goes on.",
@@ -51,23 +54,17 @@ def register(subparsers: Any) -> None:
         action="store_true",
         help="when every cell is there, write the rows into the library's own result files",
     )
-    command.set_defaults(run=_run, error=command.error)
 
-    command = subparsers.add_parser("table", help="print an experiment's table beside the published numbers")
-    command.add_argument("name", metavar="NAME", help=", ".join(EXPERIMENTS))
-    command.add_argument("--study", help=f"only this study: {_STUDIES}")
-    command.add_argument(
-        "--shipped", action="store_true", help="from the rows that come with the library, not from this machine's"
-    )
-    command.set_defaults(run=_table, error=command.error)
-
-    command = subparsers.add_parser("show", help="print an experiment's rows, each with what made it, as CSV")
-    command.add_argument("name", metavar="NAME", help=", ".join(EXPERIMENTS))
-    command.add_argument("--study", help=f"only this study: {_STUDIES}")
-    command.add_argument(
-        "--shipped", action="store_true", help="the rows that come with the library, not this machine's"
-    )
-    command.set_defaults(run=_show, error=command.error)
+    for name, run, what in (
+        ("table", _table, "print an experiment's table beside the published numbers"),
+        ("show", _show, "print an experiment's rows, each with what made it, as CSV"),
+    ):
+        command = add_command(subparsers, name, run, help=what)
+        command.add_argument("name", metavar="NAME", help=", ".join(EXPERIMENTS))
+        command.add_argument("--study", help=f"only this study: {_STUDIES}")
+        command.add_argument(
+            "--shipped", action="store_true", help="the rows that come with the library, not this machine's"
+        )
 
 
 def _list(arguments: argparse.Namespace) -> int:

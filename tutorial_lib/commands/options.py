@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
+from typing import Any
 
 __all__ = [
+    "add_command",
     "add_running_options",
     "cells_at_a_time",
     "checked_device",
@@ -16,6 +18,20 @@ __all__ = [
     "positive",
     "share",
 ]
+
+
+def add_command(
+    subparsers: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    help: str,
+    description: str | None = None,
+    epilog: str | None = None,
+) -> argparse.ArgumentParser:
+    """A command that ``run`` does; options are added to what is returned. ``run`` finds the parser's ``error`` beside them."""
+    command: argparse.ArgumentParser = subparsers.add_parser(name, help=help, description=description, epilog=epilog)
+    command.set_defaults(run=run, error=command.error)
+    return command
 
 
 def positive(text: str) -> int:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tutorial_lib.commands.options import natural, positive
+from tutorial_lib.commands.options import add_command, natural, positive
 from tutorial_lib.commands.own_model import (
     add_network_options,
     check_writable,
@@ -29,8 +29,10 @@ __all__ = ["register"]
 
 def register(subparsers: Any) -> None:
     """Add the command ``score``."""
-    command = subparsers.add_parser(
+    command = add_command(
+        subparsers,
         "score",
+        refusing(run),
         help="score your images with your network: how strange is each?",
         description="Write one row for each image: the network's answer, a score by every detector (larger = stranger), and, "
         "with --fit, its tail probability: the share of normal images that score at least as high. "
@@ -53,7 +55,6 @@ def register(subparsers: Any) -> None:
     command.add_argument("--seed", type=natural, default=0, metavar="N", help="of the choice among --fit (default 0)")
     command.add_argument("--restart", action="store_true", help="drop a stopped run or a table that is there")
     add_network_options(command)
-    command.set_defaults(run=refusing(run), error=command.error)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tutorial_lib.commands.options import add_running_options, cells_at_a_time, checked_device, positive
+from tutorial_lib.commands.options import add_command, add_running_options, cells_at_a_time, checked_device, positive
 from tutorial_lib.data.registry import suggestion
 from tutorial_lib.runs.registry import EXPERIMENTS, STUDIES
 
@@ -33,8 +33,10 @@ def seconds(text: str) -> float:
 
 def register(subparsers: Any) -> None:
     """Add the command ``suite``."""
-    command = subparsers.add_parser(
+    command = add_command(
+        subparsers,
         "suite",
+        _run,
         help="all experiments, what teaches most per minute first, within a budget",
         description="Compute the cells of all experiments that are not there yet, those first that teach most per minute. "
         "It says before what should take how long (from the seconds of stored rows), and afterwards what is left. Stop it "
@@ -63,7 +65,6 @@ def register(subparsers: Any) -> None:
         action="store_true",
         help="write the tables that are whole at the end, and that the library has no rows of, into its own result files",
     )
-    command.set_defaults(run=_run, error=command.error)
 
 
 def _run(arguments: argparse.Namespace) -> int:

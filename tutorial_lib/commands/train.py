@@ -6,15 +6,17 @@ import argparse
 import sys
 from typing import Any
 
-from tutorial_lib.commands.options import natural
+from tutorial_lib.commands.options import add_command, natural
 
 __all__ = ["register"]
 
 
 def register(subparsers: Any) -> None:
     """Add the command ``train``."""
-    command = subparsers.add_parser(
+    command = add_command(
+        subparsers,
         "train",
+        run,
         help="train a study's classifier and keep it",
         description="Train a classifier and keep it in the cache, where every chapter and experiment finds it. "
         "Stop it when you like; the same command goes on.",
@@ -25,7 +27,6 @@ def register(subparsers: Any) -> None:
         "--seed", type=natural, default=0, metavar="N", help="of weights, order and augmentation (default 0)"
     )
     command.add_argument("--ship", action="store_true", help="put it among the weights that come with the library, too")
-    command.set_defaults(run=run, error=command.error)
 
 
 def run(arguments: argparse.Namespace) -> int:

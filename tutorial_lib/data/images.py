@@ -172,6 +172,10 @@ class ImageSet:
             raise ValueError(f"cannot draw {n} images from {self.name}, which holds {len(self):,}")
         return self.subset(torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:n])
 
+    def at_most(self, n: int, seed: int = 0) -> ImageSet:
+        """This set if it holds no more than ``n`` images, else :meth:`sample`: a limit on what an experiment looks at."""
+        return self if len(self) <= n else self.sample(n, seed)
+
     def float(self) -> torch.Tensor:
         """The images as float32 in [0, 1], shape (N, C, H, W)."""
         return as_float(self.images)

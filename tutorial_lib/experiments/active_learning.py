@@ -239,7 +239,7 @@ def _passes(model: nn.Module, images: Tensor, seed: int) -> Tensor:
 
 
 def _limited(images: ImageSet, limit: int | None) -> ImageSet:
-    return images if limit is None or len(images) <= limit else images.sample(limit, seed=0)
+    return images if limit is None else images.at_most(limit)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -290,18 +290,12 @@ def look_gain(
     return [value(run, test) - of_one[run.seed] for run in two if run.seed in of_one]
 
 
-def choice_gain(
-    rows: Sequence[Row],
-    strategy: str,
-    test: str = "clean",
-    summary: str = "mean_over_rounds",
-    look: str = "introspective",
-) -> list[float]:
+def choice_gain(rows: Sequence[Row], strategy: str, test: str = "clean", look: str = "introspective") -> list[float]:
     """The part of `look_gain` that the choice of images makes, one number per seed: the gain less that of the random twin.
 
     The twin's images are the same by one look and by two, so all that it gains is in the answers.
     """
-    gain, answers = (look_gain(rows, name, test, summary, look) for name in (strategy, "random"))
+    gain, answers = (look_gain(rows, name, test, look=look) for name in (strategy, "random"))
     return [whole - part for whole, part in zip(gain, answers, strict=True)] if gain else []
 
 

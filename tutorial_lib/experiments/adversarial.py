@@ -50,7 +50,7 @@ from tutorial_lib.attacks import (
 from tutorial_lib.data.images import ImageSet
 from tutorial_lib.data.registry import suggestion
 from tutorial_lib.detectors.base import Detector
-from tutorial_lib.experiments.comparison import Comparison, Task, caught, measured, scored
+from tutorial_lib.experiments.comparison import LABEL_FREE, Comparison, Task, caught, measured, scored
 from tutorial_lib.experiments.out_of_distribution import METHODS as ALL_METHODS
 from tutorial_lib.experiments.out_of_distribution import Method, limited
 from tutorial_lib.metrics import auroc
@@ -126,13 +126,7 @@ def attacks(budget: Budget) -> dict[str, Attack]:
 
 
 _NAMES = (
-    "msp",
-    "energy",
-    "mahalanobis",
-    "gradient_density",
-    "activation_density",
-    "gradient_fusion",
-    "activation_fusion",
+    *LABEL_FREE,
     "lid",
     "mahalanobis_p",
     "mahalanobis_fe",

@@ -20,7 +20,18 @@ from tutorial_lib.metrics import auroc
 from tutorial_lib.runs.experiment import Measurement
 from tutorial_lib.runs.observations import cached_observation
 
-__all__ = ["Comparison", "Task", "caught", "measured", "scored"]
+__all__ = ["LABEL_FREE", "Comparison", "Task", "caught", "measured", "scored"]
+
+LABEL_FREE = (
+    "msp",
+    "energy",
+    "mahalanobis",
+    "gradient_density",
+    "activation_density",
+    "gradient_fusion",
+    "activation_fusion",
+)
+"""Methods that learn from known images alone, which both tables have."""
 
 FALSE_ALARMS = 0.05
 """Share of the known test images that a detector may raise an alarm for."""

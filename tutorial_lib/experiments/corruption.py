@@ -37,7 +37,7 @@ from tutorial_lib.data.images import ImageSet
 from tutorial_lib.data.registry import suggestion
 from tutorial_lib.data.resize import resize
 from tutorial_lib.experiments.adversarial import METHODS as ADVERSARIAL_METHODS
-from tutorial_lib.experiments.comparison import Comparison, Task, measured, scored
+from tutorial_lib.experiments.comparison import LABEL_FREE, Comparison, Task, measured, scored
 from tutorial_lib.experiments.out_of_distribution import Method, limited
 from tutorial_lib.models.predict import predict_probabilities
 from tutorial_lib.results.published import read_published
@@ -68,20 +68,11 @@ VERSION = 1
 IMAGES = {"digits": 1000, "cifar10": 300, "cure_tsr": 1000}
 """At most so many validation images to learn from, and as many test images."""
 
-_LABEL_FREE = (
-    "msp",
-    "energy",
-    "mahalanobis",
-    "gradient_density",
-    "activation_density",
-    "gradient_fusion",
-    "activation_fusion",
-)
 _SUPERVISED = ("mahalanobis_p_fe", "purview", "control_logits", "control_activations")
 
 #: Every method by name, in the order of the table.
 METHODS: Mapping[str, Method] = {
-    name: method for name, method in ADVERSARIAL_METHODS.items() if name in (*_LABEL_FREE, *_SUPERVISED)
+    name: method for name, method in ADVERSARIAL_METHODS.items() if name in (*LABEL_FREE, *_SUPERVISED)
 }
 
 PLANTED_METHODS = ("msp", "mahalanobis", "gradient_density", "activation_density", "purview", "control_activations")

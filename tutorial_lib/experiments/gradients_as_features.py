@@ -163,7 +163,7 @@ def _unusual(norms: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def _some(images: ImageSet, limit: int) -> Tensor:
-    return (images if len(images) <= limit else images.sample(limit, seed=0)).float()
+    return images.at_most(limit).float()
 
 
 # ----------------------------------------------------------------------------------------------------------------------

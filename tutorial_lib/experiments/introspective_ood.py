@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from tutorial_lib.data.images import ImageSet
 from tutorial_lib.detectors import MSP, ODIN
 from tutorial_lib.experiments.introspective_recognition import VIEWS, augmented_as_trained
 from tutorial_lib.introspection import SECOND_LOOKS, IntrospectiveClassifier, second_network, views_of
@@ -74,8 +73,8 @@ def compute(cell: Cell, device: torch.device) -> CellResult:
         second = second_network(output, views[0].logits, cell.seed)
         second.fit(views, study.train.labels, (*validation, study.validation.labels))
         model = IntrospectiveClassifier(model, second).to(device).eval()
-    known = _limited(study.test, KNOWN)
-    shifts = {name: _limited(study.shift(name), STRANGE) for name in study.available_shifts()}
+    known = study.test.at_most(KNOWN)
+    shifts = {name: study.shift(name).at_most(STRANGE) for name in study.available_shifts()}
     found: list[Measurement] = []
     kept: dict[str, np.ndarray] = {}
     for name, detector in {"msp": MSP(model), "odin": ODIN(model)}.items():
@@ -88,10 +87,6 @@ def compute(cell: Cell, device: torch.device) -> CellResult:
             n = len(scores_in) + len(scores_out)
             found += [Measurement(name, shift, m, numbers[m], n, network=network, variant=output) for m in METRICS]
     return CellResult(found, kept)
-
-
-def _limited(images: ImageSet, limit: int) -> ImageSet:
-    return images if len(images) <= limit else images.sample(limit, seed=0)
 
 
 def auroc_gains(rows: Sequence[Row], detector: str, output: str, over: str = "feed_forward") -> dict[str, list[float]]:

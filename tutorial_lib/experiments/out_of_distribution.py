@@ -349,7 +349,7 @@ def _fitting(
 
 def limited(images: ImageSet, limit: int = LIMIT) -> ImageSet:
     """At most ``limit`` images, always the same ones."""
-    return images if len(images) <= limit else images.sample(limit, seed=0)
+    return images.at_most(limit)
 
 
 def challenging_sides(images: ImageSet) -> tuple[ImageSet, ImageSet]:

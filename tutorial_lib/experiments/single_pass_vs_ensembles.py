@@ -188,7 +188,7 @@ def _fastest(function: Callable[[], object], device: torch.device, repeats: int 
 
 
 def _some(images: ImageSet) -> ImageSet:
-    return images if len(images) <= LIMIT else images.sample(LIMIT, seed=0)
+    return images.at_most(LIMIT)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
