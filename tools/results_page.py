@@ -201,8 +201,8 @@ def since_release(tables: Sequence[Compared], path: Path = AT_RELEASE) -> str:
     released = read_release(path)
     if released is None:
         return (
-            "<p>There has been no release yet. From the first one on, it stands here which of these numbers have come, gone, "
-            "moved or changed their state since.</p>"
+            "<p>The numbers of no release have been kept yet. Once they are, it stands here which have come, gone, moved or changed "
+            "their state since.</p>"
         )
     release, before = released
     titles = {one.table.name: one.table.title for one in tables}

@@ -52,3 +52,9 @@ def test_a_control_is_compared_seed_by_seed():
     assert noise == pytest.approx(2 * statistics.stdev([0.1, 0.2, 0.0]) / math.sqrt(3))
     assert advantage({0: 0.9}, {1: 0.8}) is None
     assert advantage({0: 0.9}, {0: 0.8}) == (pytest.approx(0.1), None)
+
+
+@pytest.mark.parametrize(("point", "scale"), [(1.0, 1.0), (0.01, 0.01)], ids=["percent", "fractions"])
+def test_noise_that_is_too_wide_is_measured_in_points(point, scale):
+    verdict = judge(90 * scale, [93.0 * scale, 90.0 * scale, 95.0 * scale], point)
+    assert verdict.state == CANNOT and verdict.reason == "more seeds: seed noise is 5.8 points"

@@ -94,3 +94,45 @@ def test_folders_are_classes_or_it_is_said(place, tmp_path):
         scoring.folder_labels(scoring.open_source(place / "normal" / "0"), network)
     with pytest.raises(ValueError, match="4 folders, the network 3 classes without names"):
         scoring.folder_labels(scoring.open_source(place / "new"), network)
+
+
+def test_the_half_that_measures_has_no_part_in_the_temperature():
+    logits, labels = overconfident(400, factor=2.0)
+    rest = np.random.default_rng(0).permutation(400)[200:]
+    other = labels.copy()
+    other[rest] = (other[rest] + 1) % 3
+    found, changed = calibrate_logits(logits, labels), calibrate_logits(logits, other)
+    assert changed.temperature == found.temperature and changed.wrong_fit == found.wrong_fit
+    assert changed.accuracy < found.accuracy - 0.2
+
+
+def test_chance_is_what_a_perfectly_calibrated_network_shows_in_95_of_100_sets():
+    logits, labels = overconfident(600, factor=2.0)
+    found = calibrate_logits(logits, labels, bins=10)
+    rest = np.sort(np.random.default_rng(0).permutation(600)[300:])
+    confidence = (logits[rest] / found.temperature).softmax(1).numpy().max(1)
+    place = np.minimum((confidence * 10).astype(int), 9)
+    generator, errors = np.random.default_rng(7), []
+    for _ in range(1000):
+        right = generator.uniform(size=300) < confidence
+        gaps = np.bincount(place, right - confidence, minlength=10)
+        errors.append(np.abs(gaps).sum() / 300)
+    assert found.chance == pytest.approx(np.quantile(errors, 0.95), rel=0.1)
+    assert found.chance > 1.2 * np.quantile(errors, 0.5)
+
+
+def test_answers_that_are_not_finite_are_named_and_left_out(place, tmp_path):
+    network = scoring.open_network(place / "net.py:make", place / "state.pt")
+
+    def of_dark_images(module, arguments, logits):
+        dark = arguments[0].flatten(1).mean(1) < 0.25
+        return torch.where(dark[:, None], torch.nan, logits)
+
+    source = scoring.open_source(place / "normal")
+    answers = network.model(next(scoring.read_batches(source, network.preprocessing, range(120), 120)).images)
+    labels = answers.argmax(1).numpy()
+    labels[::5] = (labels[::5] + 1) % 3
+    network.model.register_forward_hook(of_dark_images)
+    found = scoring.calibrate(network, source, labels)
+    assert 0 < len(found.unread) == 120 - found.n - found.n_fit
+    assert set(found.unread.values()) == {"the network's answer is not finite"}

@@ -85,7 +85,7 @@ def test_what_would_change_our_mind_is_said_of_every_table(one):
 
 def test_changes_since_a_release_are_written_down(tmp_path, monkeypatch, capsys):
     path = tmp_path / "at_release.csv"
-    assert "no release yet" in results_page.since_release(TABLES, path)
+    assert "no release have been kept" in results_page.since_release(TABLES, path)
     monkeypatch.setattr(results_page, "AT_RELEASE", results_page.ROOT / "nowhere.csv")
     monkeypatch.setattr(results_page, "write_release", lambda name, found: write_release(name, found, path))
     assert results_page.main(["--release", "0.2.0"]) == 0
