@@ -1,5 +1,7 @@
 """Agreement with opinions against scipy, against known curves, and against the flags of the published table."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -115,3 +117,11 @@ def test_numbers_that_mean_nothing_are_refused(scores):
         same_correlation(1.2, 0.3, 50)
     with pytest.raises(ValueError, match="no pair"):
         pairwise_accuracy([1.0, 2.0], [3, 3])
+
+
+@pytest.mark.parametrize(("one", "other", "count"), [(0.9, 0.3, 8), (0.5, 0.7, 20), (-0.2, 0.4, 12)])
+def test_fishers_z_has_three_images_less(one, other, count):
+    """By hand: z = artanh r has the variance 1 / (n - 3), the difference of two twice that."""
+    z = abs(0.5 * math.log((1 + one) / (1 - one)) - 0.5 * math.log((1 + other) / (1 - other)))
+    expected = math.erfc(z / math.sqrt(2 / (count - 3)) / math.sqrt(2))
+    assert same_correlation(one, other, count) == pytest.approx(expected)

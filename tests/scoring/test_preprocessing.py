@@ -52,6 +52,9 @@ def test_modes_of_images():
     grey, colour = Preprocessing((4, 4), 1), Preprocessing((4, 4), 3)
     deep = Image.fromarray(np.full((4, 4), 257 * 100, dtype=np.uint16))
     assert set(grey.prepare(deep).flatten().tolist()) == {100}
+    every = np.linspace(0, 65535, 16).round().astype(np.uint16).reshape(4, 4)
+    expected = [round(255 * value / 65535) for value in every.flatten().tolist()]  # white is 255, not 256, which is 0
+    assert grey.prepare(Image.fromarray(every)).flatten().tolist() == expected
     clear = Image.new("RGBA", (4, 4), (10, 20, 30, 0))
     assert colour.prepare(clear)[:, 0, 0].tolist() == [10, 20, 30]
     palette = Image.new("RGB", (4, 4), (255, 0, 0)).quantize(2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -69,6 +71,35 @@ def test_arrays_in_every_order_of_axes(tmp_path, shape):
     expected = array if array.ndim == 4 else array[..., None]
     expected = expected if expected.shape[1] == channels else expected.transpose(0, 3, 1, 2)
     assert (batch.images.numpy() == expected).all()
+
+
+def test_arrays_in_fortrans_order_and_a_file_that_shrinks(tmp_path):
+    array = np.random.default_rng(0).integers(0, 256, (4, 6, 5, 3), dtype=np.uint8)
+    np.save(tmp_path / "f.npy", np.asfortranarray(array))
+    source = open_source(tmp_path / "f.npy")
+    assert (np.stack([np.array(source.image(i)) for i in range(4)]) == array).all()
+    np.save(tmp_path / "c.npy", array)
+    source = open_source(tmp_path / "c.npy")
+    with (tmp_path / "c.npy").open("r+b") as stream:
+        stream.truncate(128 + 2 * 90)
+    batch = next(read_batches(source, Preprocessing((6, 5), 3), range(4), 4))
+    assert batch.indices == [0, 1] and set(batch.errors) == {2, 3}
+    assert (batch.images.permute(0, 2, 3, 1).numpy() == array[:2]).all()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="counts memory as Linux does")
+def test_a_large_array_is_not_the_memory_of_the_process(tmp_path):
+    def megabytes():
+        return int(Path("/proc/self/status").read_text().partition("VmRSS:")[2].split()[0]) / 1024
+
+    array = np.lib.format.open_memmap(tmp_path / "x.npy", mode="w+", dtype=np.uint8, shape=(60, 1000, 1000))
+    del array
+    source = open_source(tmp_path / "x.npy")
+    source.image(0)
+    before = megabytes()
+    for index in range(60):
+        source.image(index)
+    assert megabytes() - before < 30
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -96,10 +98,19 @@ class ArraySource(ImageSource):
         return f"{self.array.dtype} {self.array.shape}"
 
     def image(self, index: int) -> Image.Image:
-        pixels = np.array(self.array[index])
+        pixels = self._read(index)
         if self.first:
             pixels = pixels.transpose(1, 2, 0)
         return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
+
+    def _read(self, index: int) -> NDArray[np.uint8]:
+        """One image, read and not mapped: pages of a mapped file count as the process's memory, up to all of them."""
+        shape = self.array.shape[1:]
+        if not self.array.flags.c_contiguous:
+            return np.array(self.array[index])
+        size = math.prod(shape)
+        place = self.array.offset + index * size
+        return np.fromfile(self.root, dtype=np.uint8, count=size, offset=place).reshape(shape)
 
     def folders(self) -> None:
         return None
