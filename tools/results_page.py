@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -377,8 +378,8 @@ class PublishedResults(Directive):
                 if text:
                     section += nodes.paragraph("", "", nodes.emphasis("", f"{label}: "), nodes.Text(text))
             section += nodes.paragraph("", "", nodes.emphasis("", "What would change our mind"))
-            asked = [nodes.list_item("", nodes.paragraph("", f"{sentence}.")) for sentence in one.open_questions]
-            section += nodes.bullet_list("", *asked)
+            asked = [nodes.paragraph("", "", *_with_commands(f"{text}.")) for text in one.open_questions]
+            section += nodes.bullet_list("", *(nodes.list_item("", paragraph) for paragraph in asked))
             section += nodes.paragraph("", "", *self._where_from(one.table, environment.docname))
             section += _raw(table_html(one))
             found.append(section)
@@ -392,6 +393,16 @@ class PublishedResults(Directive):
             link = nodes.reference("", f"Chapter {int(table.chapter[:2])}", refuri=address, internal=True)
             words += [nodes.Text(" "), link, nodes.Text(" is about it.")]
         return words
+
+
+_COMMAND = re.compile(r"(python -m tutorial_lib run [a-z_]+ --study \w+ --seeds \d+)")
+
+
+def _with_commands(sentence: str) -> list[nodes.Node]:
+    """Commands as code, or Sphinx would make one dash of two."""
+    return [
+        nodes.literal("", part) if _COMMAND.fullmatch(part) else nodes.Text(part) for part in _COMMAND.split(sentence)
+    ]
 
 
 def _raw(html: str) -> nodes.raw:
