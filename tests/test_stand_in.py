@@ -219,7 +219,10 @@ def test_detector(name, device, study, model):
 
 # --- training ---------------------------------------------------------------------------------------------------------
 
-CONFIG = TrainingConfig(epochs=2, batch_size=16, learning_rate=0.01, schedule="cosine", shift=1, flip=False)
+# float32 by name: "auto" may be bfloat16 on this processor, and never is on a device that nobody knows
+CONFIG = TrainingConfig(
+    epochs=2, batch_size=16, learning_rate=0.01, schedule="cosine", shift=1, flip=False, precision="float32"
+)
 
 
 def states_agree(there: nn.Module, here: nn.Module | dict[str, torch.Tensor]) -> None:
