@@ -362,3 +362,22 @@ def test_a_class_as_numpys_number():
     assert torch.equal(got, wanted)
     with pytest.raises(TypeError, match="bool"):
         squared_norms(model, some(2), True, "ce")
+
+
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+def test_tables_that_a_forward_pass_rescales_come_back(kind):
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.head = kind(9, D, max_norm=1.0), nn.Linear(D, 3)
+
+        def forward(self, words: Tensor) -> Tensor:
+            y = self.table(words)
+            return self.head(y.tanh() if y.dim() == 2 else y.tanh().mean(1))
+
+    model, words = one_by_one.randomised(Words()).double(), torch.tensor([[1, 2, 2], [0, 8, 1], [3, 3, 4]])
+    before = model.table.weight.detach().clone()
+    got = squared_norms(model, words)[0]
+    assert torch.equal(model.table.weight, before)
+    assert close(got, one_by_one.norms(model, words).detach())  # which does leave it changed
+    assert not torch.equal(model.table.weight, before)

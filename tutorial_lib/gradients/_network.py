@@ -25,6 +25,7 @@ class Network:
     parameters: dict[str, nn.Parameter]
     holders: list[nn.Module]  # of buffers that a forward pass may change
     statistics: list[Tensor]  # that it leaves alone
+    rescaled: list[Tensor]  # weights that a forward pass may change: tables of embeddings with ``max_norm``
 
     @classmethod
     def inspect(cls, module: nn.Module) -> Network:
@@ -34,6 +35,7 @@ class Network:
         parameters: dict[int, tuple[str, nn.Parameter]] = {}
         holders: list[nn.Module] = []
         statistics: list[Tensor] = []
+        rescaled: list[Tensor] = []
         seen: set[nn.Module] = set()
         todo = [("", module)]
         while todo:  # as `named_modules`, whose nested generators take longer than a small network's forward pass
@@ -49,6 +51,8 @@ class Network:
                     f"{path or 'the model'} ({type(part).__name__}) is active, so the gradient would be another one each time. "
                     "Call model.eval() first."
                 )
+            if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.max_norm is not None:
+                rescaled.append(part.weight)
             batch_norm = isinstance(part, _BatchNorm)
             if batch_norm and (part.training or part.running_mean is None):
                 raise ValueError(
@@ -69,7 +73,7 @@ class Network:
             raise ValueError(
                 "the model was made under torch.inference_mode(), where autograd may not follow its parameters; make or load it outside"
             )
-        return cls(module, dict(parameters.values()), holders, statistics)
+        return cls(module, dict(parameters.values()), holders, statistics, rescaled)
 
     @property
     def buffers(self) -> list[Tensor]:
@@ -112,6 +116,7 @@ class Network:
         devices = {p.device for p in self.parameters.values() if p.is_cuda} if torch.cuda.is_initialized() else set()
         states = _random_states(devices)
         remembered = Remembered(self.holders)
+        tables = [(table, table.detach().clone()) for table in self.rescaled]
         last: list[Tensor] = []
 
         def plain(images: Tensor) -> Any:
@@ -133,6 +138,9 @@ class Network:
             drawn = not all(map(torch.equal, states, _random_states(devices)))
             matters = done and not drawn and remembered.changed() and _differs(plain, last[0], remembered)
             remembered.restore()
+            with torch.no_grad():
+                for table, value in tables:
+                    table.copy_(value)
             if drawn:
                 torch.set_rng_state(states[0])
                 for device, state in zip(devices, states[1:], strict=True):
