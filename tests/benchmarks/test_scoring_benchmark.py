@@ -52,3 +52,18 @@ def test_options_of_the_others_are_refused(option, capsys):
     with pytest.raises(SystemExit):
         main(["benchmark", "scoring", *option.split()])
     assert f"{option.split()[0]} is not for scoring" in capsys.readouterr().err
+
+
+def test_stored_results_keep_what_is_promised():
+    """50,000 files; logit scores at 0.8 of a plain pass and more, gradient scores at 0.9 of the engine; memory that stays."""
+    rows = scoring.results()
+    values = {(row.condition, row.method, row.metric): row for row in rows}
+    logits, gradients = (", ".join(scoring.QUESTIONS[question]) for question in ("logits", "gradients"))
+    assert values["logits", logits, "ratio"].n == 50_000
+    assert values["logits", logits, "ratio"].value >= 0.8
+    engine = values["gradients", scoring.ENGINE, "ratio"].value
+    assert values["gradients", gradients, "ratio"].value / engine >= 0.9
+    for row in rows:
+        assert row.command == "python -m tutorial_lib benchmark scoring --threads 1" and "+" not in row.commit
+        if row.metric == "growth MB":
+            assert row.value < 50, row
