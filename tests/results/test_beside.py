@@ -251,3 +251,13 @@ def test_opinions_are_judged_once_they_are_there_and_the_ladder_stands_in_until_
     entry = found[database, "Introspective UNIQUE", "SRCC"]
     assert entry.verdict.state == REPRODUCED and not entry.stand_in and entry.control.title == "random filters"
     assert found[database, "Feed-Forward UNIQUE", "SRCC"].verdict.state == CANNOT
+
+
+def test_an_advantage_within_seed_noise_is_not_counted(tried):
+    columns = {"method": "purview", "metric": "auroc"}
+    table = described(tried, columns=columns, controls={"MSP": {**columns, "method": "msp"}})
+    controls = [row(0.5, seed, method="msp") for seed in range(3)]
+    [clear] = entries(table, lambda name: [*(row(0.6 + 0.01 * s, s) for s in range(3)), *controls])
+    [noisy] = entries(table, lambda name: [*(row(v, s) for s, v in enumerate((0.3, 0.5, 0.8))), *controls])
+    assert noisy.over_control[0] > 0
+    assert "1 of 2 numbers beat the best of their controls by more than seed noise" in lesson([clear, noisy])

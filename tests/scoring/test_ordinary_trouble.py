@@ -340,3 +340,13 @@ def test_what_is_no_number_gets_no_tail_and_no_threshold():
 
 def test_small_shares_are_said_as_they_are():
     assert "at most 0.01 % wrong" in str(scoring.answer_threshold([0.5] * 9, [True] * 9, 0.0001))
+
+
+def test_classes_that_are_called_by_numbers_are_found_by_name(tmp_path):
+    """A network may call its first class "2"; then the folder 2 is that class, and not the third."""
+    (tmp_path / "net.py").write_text(BRIGHTNESS.replace('["dark", "middle", "bright"]', '["2", "0", "1"]'))
+    network = scoring.open_network(tmp_path / "net.py:named", overrides=scoring.Overrides(normalized=True))
+    for folder in "012":
+        (tmp_path / "images" / folder).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / "images" / folder / "a.png")
+    assert scoring.folder_labels(scoring.open_source(tmp_path / "images"), network).tolist() == [1, 2, 0]
