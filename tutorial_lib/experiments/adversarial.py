@@ -398,6 +398,20 @@ def caught_on(method: str, rungs: Sequence[str], study: str = "digits") -> list[
     return [[row.value for row in rows if row.condition == rung] for rung in rungs]
 
 
+def mean_over_attacks(study: str, method: str, seen: str) -> list[float]:
+    """Stored AUROC, the mean over the six attacks, a value a network.
+
+    Args:
+        study: ``"cifar10"``, say.
+        method: a key of `METHODS`.
+        seen: what the detector had learned from; a key of `SUPERVISION`.
+    """
+    rows = [row for row in stored_rows(NAME, study) if not row.protocol and row.metric == "auroc"]
+    rows = [row for row in rows if (row.method, row.challenging_data) == (method, seen) and row.condition in ATTACKS]
+    seeds = sorted({row.seed for row in rows})
+    return [float(np.mean([row.value for row in rows if row.seed == seed])) for seed in seeds]
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # The table
 
