@@ -7,6 +7,7 @@ goes as soon as what it asks for has been done.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from tutorial_lib.results.beside import Entry
@@ -96,8 +97,8 @@ def _missing(found: Sequence[Entry]) -> str:
     reasons = [entry.match.missing for entry in found if entry.verdict.state == CANNOT and entry.match.missing]
     if not reasons:
         return ""
-    things = sorted(set(reasons), key=lambda reason: -reasons.count(reason))
-    listed = "; ".join(f"{thing} ({reasons.count(thing)})" for thing in things[:3])
+    things = Counter(reasons).most_common()  # equally frequent ones in the order of the table, whatever their hashes
+    listed = "; ".join(f"{thing} ({count})" for thing, count in things[:3])
     more = f"; and {len(things) - 3} more, named line by line" if len(things) > 3 else ""
     return f"What is missing: {listed}{more}"
 
