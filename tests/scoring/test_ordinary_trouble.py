@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 
@@ -137,7 +138,9 @@ def test_names_that_are_no_text_are_scored_like_others(place, tmp_path):
         for name in (b"caf\xe9.png", b'a,b "c"\nd.png'):
             with open(os.path.join(folder, name), "wb") as stream:
                 Image.new("L", (8, 8), 90).save(stream, "PNG")
-    except OSError:
+    except OSError as error:
+        if error.errno not in (errno.EILSEQ, errno.EINVAL):
+            raise
         pytest.skip("this file system takes names in UTF-8 only")
     command = ["--model", place / "net.pt2", "--images", tmp_path / "images", "--out", tmp_path / "s.csv"]
     assert main([str(c) for c in ("score", *command, "--sheet", tmp_path / "s.html")]) == 0
