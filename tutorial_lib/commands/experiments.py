@@ -10,13 +10,20 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from tutorial_lib.commands.options import add_command, add_running_options, cells_at_a_time, checked_device, positive
+from tutorial_lib.commands.options import (
+    add_command,
+    add_running_options,
+    cells_at_a_time,
+    checked_device,
+    natural,
+    positive,
+)
 from tutorial_lib.data.registry import suggestion
 from tutorial_lib.runs.registry import EXPERIMENTS, STUDIES, experiment_named
 
 if TYPE_CHECKING:
     from tutorial_lib.results.rows import Row
-    from tutorial_lib.runs.experiment import Experiment
+    from tutorial_lib.runs.experiment import Cell, Experiment
 
 __all__ = ["register"]
 
@@ -47,12 +54,21 @@ def register(subparsers: Any) -> None:
     )
     command.add_argument("name", metavar="NAME", help=", ".join(EXPERIMENTS))
     command.add_argument("--study", help=f"{_STUDIES} (default: TUTORIAL_STUDY, else the experiment's first)")
-    command.add_argument("--seeds", type=positive, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
+    command.add_argument("--seeds", type=positive, default=1, metavar="N", help="so many seeds (default 1)")
+    command.add_argument("--from-seed", type=natural, default=0, metavar="N", help="the first of them (default 0)")
+    command.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="SETTING=VALUE",
+        help="only cells with this setting (network=lenet, method=energy, protocol=, ...; no value: those without it); "
+        "may be repeated",
+    )
     add_running_options(command)
     command.add_argument(
         "--save",
         action="store_true",
-        help="when every cell is there, write the rows into the library's own result files",
+        help="when all these cells are there, write their rows into the library's own result files",
     )
 
     for name, run, what in (
@@ -105,7 +121,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if missing:
         print(missing, file=sys.stderr)
         return 1
-    cells = experiment.cells(study, range(arguments.seeds))
+    cells = _chosen(experiment.cells(study, _seeds(arguments)), arguments)
     outcomes = run(
         experiment,
         cells,
@@ -193,6 +209,28 @@ def _experiment(arguments: argparse.Namespace) -> Experiment:
     return experiment_named(arguments.name)
 
 
+def _seeds(arguments: argparse.Namespace) -> range:
+    return range(arguments.from_seed, arguments.from_seed + arguments.seeds)
+
+
+def _chosen(cells: list[Cell], arguments: argparse.Namespace) -> list[Cell]:
+    """The cells whose settings are those of ``--only``; a setting that no cell has is refused."""
+    for wanted in arguments.only:
+        name, equals, value = wanted.partition("=")
+        values = {_setting(cell, name) for cell in cells}
+        names = sorted({name for cell in cells for name in cell.settings})
+        if not equals or name not in names:
+            arguments.error(f"--only takes SETTING=VALUE with one of {', '.join(names)} as the setting, got {wanted!r}")
+        if value not in values:
+            arguments.error(f"no cell has {wanted!r}; {name} is {', '.join(sorted(values - {''}))}")
+        cells = [cell for cell in cells if _setting(cell, name) == value]
+    return cells
+
+
+def _setting(cell: Cell, name: str) -> str:
+    return str(cell.settings.get(name, ""))
+
+
 def _how(arguments: argparse.Namespace) -> str:
     return f"python -m tutorial_lib run {arguments.name}{f' --study {arguments.study}' if arguments.study else ''}"
 
@@ -200,6 +238,10 @@ def _how(arguments: argparse.Namespace) -> str:
 def _reproducing(arguments: argparse.Namespace, study: str) -> str:
     """The command that makes these rows again, without what does not change them."""
     words = ["python", "-m", "tutorial_lib", "run", arguments.name, "--study", study, "--seeds", str(arguments.seeds)]
+    if arguments.from_seed:
+        words += ["--from-seed", str(arguments.from_seed)]
+    for wanted in arguments.only:
+        words += ["--only", wanted]
     if arguments.threads != 1:
         words += ["--threads", str(arguments.threads)]
     return shlex.join(words)

@@ -61,7 +61,7 @@ from tutorial_lib.results.stored import stored_rows
 from tutorial_lib.results.tables import TableText, markdown_table, mean_and_spread
 from tutorial_lib.runs.cache import cached_arrays
 from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
-from tutorial_lib.runs.observations import weights_digest
+from tutorial_lib.runs.observations import model_digest
 from tutorial_lib.studies import Study, load_study
 
 __all__ = ["ATTACKS", "BUDGETS", "EXPERIMENT", "LADDER", "METHODS", "Budget", "attacks", "caught_on", "differentiable"]
@@ -219,7 +219,7 @@ class Contest:
         request = {
             "attack": repr(attack),
             "images": [images.name, len(images), int(images.source.sum())],
-            "weights": weights_digest(self.model),
+            "model": model_digest(self.model),
             "seed": self.seed,
         }
 

@@ -25,12 +25,13 @@ from torch import nn
 
 from tutorial_lib.detectors import MSP, ODIN
 from tutorial_lib.experiments.introspective_recognition import VIEWS, augmented_as_trained
-from tutorial_lib.introspection import SECOND_LOOKS, IntrospectiveClassifier, second_network, views_of
+from tutorial_lib.introspection import SECOND_LOOKS, IntrospectiveClassifier, second_network
 from tutorial_lib.metrics import least_auroc, summary
 from tutorial_lib.results.published import read_published
 from tutorial_lib.results.rows import Row
 from tutorial_lib.results.tables import TableText, markdown_table, mean_and_spread
 from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
+from tutorial_lib.runs.observations import cached_views
 from tutorial_lib.studies import load_study
 
 __all__ = ["DETECTORS", "EXPERIMENT", "OUTPUTS", "auroc_gains", "below_least", "published_table", "suspects"]
@@ -68,8 +69,8 @@ def compute(cell: Cell, device: torch.device) -> CellResult:
     study, network, output = load_study(cell.study), cell.settings["network"], cell.settings["output"]
     model: nn.Module = study.classifier(network, seed=cell.seed, device=device)
     if output != "feed_forward":
-        views = views_of(model, study.train.images, augmented_as_trained(study, network), VIEWS, seed=cell.seed)
-        (validation,) = views_of(model, study.validation.images)
+        views = cached_views(model, study.train.images, augmented_as_trained(study, network), VIEWS, seed=cell.seed)
+        (validation,) = cached_views(model, study.validation.images)
         second = second_network(output, views[0].logits, cell.seed)
         second.fit(views, study.train.labels, (*validation, study.validation.labels))
         model = IntrospectiveClassifier(model, second).to(device).eval()

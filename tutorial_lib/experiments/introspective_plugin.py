@@ -43,13 +43,13 @@ from tutorial_lib.introspection import (
     View,
     balanced_logits,
     second_network,
-    views_of,
 )
 from tutorial_lib.metrics import mean_interval
 from tutorial_lib.results.published import read_published
 from tutorial_lib.results.rows import Row
 from tutorial_lib.results.tables import TableText, markdown_table, mean_and_spread
 from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
+from tutorial_lib.runs.observations import cached_views
 from tutorial_lib.studies import Study, load_study
 from tutorial_lib.training.robust import KINDS, robust_classifier
 
@@ -110,7 +110,7 @@ def compute(cell: Cell, device: torch.device) -> CellResult:
     n: dict[str, int] = {}
     for condition, images, labels in conditions(study):
         level = condition.partition("/")[2]
-        (seen,) = views_of(model, images)
+        (seen,) = cached_views(model, images)
         place = f"{CORRUPTED}/{level}" if level else condition
         n[place] = n.get(place, 0) + len(labels)
         for name, answer in answers.items():
@@ -142,7 +142,7 @@ def _looks(study: Study, network: str, model: nn.Module, seed: int) -> Answers:
 
 def _temperature(study: Study, model: nn.Module) -> Answers:
     """A temperature fitted on the validation images; 1 where all of them are recognised and none can be fitted."""
-    (held_out,) = views_of(model, study.validation.images)
+    (held_out,) = cached_views(model, study.validation.images)
     all_right = bool((held_out.logits.argmax(dim=1) == study.validation.labels).all())
     scaling = TemperatureScaling(1.0) if all_right else TemperatureScaling()
     if not all_right:
@@ -170,8 +170,8 @@ def second_networks(
         views: of the training images; as many as in chapter 12 when left out.
         epochs: at most.
     """
-    seen = views_of(model, study.train.images, augmented_as_trained(study, network), views or VIEWS, seed=seed)
-    (held_out,) = views_of(model, study.validation.images)
+    seen = cached_views(model, study.train.images, augmented_as_trained(study, network), views or VIEWS, seed=seed)
+    (held_out,) = cached_views(model, study.validation.images)
     validation: tuple[Tensor, Tensor, Tensor] = (*held_out, study.validation.labels)
     return {
         name: second_network(name, seen[0].logits, seed, epochs=epochs).fit(seen, study.train.labels, validation)

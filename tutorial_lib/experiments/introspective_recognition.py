@@ -31,10 +31,11 @@ from tutorial_lib.calibration import (
     negative_log_likelihood,
 )
 from tutorial_lib.data.corruptions import LEVELS, corrupt, corruption_names
-from tutorial_lib.introspection import SECOND_LOOKS, Augment, View, balanced_logits, second_network, views_of
+from tutorial_lib.introspection import SECOND_LOOKS, Augment, View, balanced_logits, second_network
 from tutorial_lib.results.rows import Row
 from tutorial_lib.results.tables import TableText, markdown_table, mean_and_spread
 from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measurement
+from tutorial_lib.runs.observations import cached_views
 from tutorial_lib.studies import Study, load_study
 from tutorial_lib.training.classifier import TrainingConfig, augment
 
@@ -91,8 +92,8 @@ def compute(cell: Cell, device: torch.device) -> CellResult:
     """Train every second network of one seed on one first network, and measure them all."""
     study, network, second = load_study(cell.study), cell.settings["network"], cell.settings["second"]
     model = study.classifier(network, seed=cell.seed, device=device)
-    views = views_of(model, study.train.images, augmented_as_trained(study, network), VIEWS, seed=second)
-    (validation,) = views_of(model, study.validation.images)
+    views = cached_views(model, study.train.images, augmented_as_trained(study, network), VIEWS, seed=second)
+    (validation,) = cached_views(model, study.validation.images)
     held_out = study.validation.labels
     networks = {
         name: second_network(name, views[0].logits, second).fit(views, study.train.labels, (*validation, held_out))
@@ -110,7 +111,7 @@ def compute(cell: Cell, device: torch.device) -> CellResult:
     n = 0
     for condition, images, labels in conditions(study):
         n = len(labels)
-        (seen,) = views_of(model, images)
+        (seen,) = cached_views(model, images)
         logits = _answers(seen) | {name: h.predict_logits(*seen) for name, h in networks.items()}
         probabilities = {name: z.double().softmax(dim=1) for name, z in logits.items()}
         for name, scaling in scaled.items():
@@ -144,7 +145,7 @@ def _rows(
 
 
 def augmented_as_trained(study: Study, network: str) -> Augment:
-    """The random changes that a study's recipe makes to training images, as a function for `views_of`."""
+    """The random changes that a study's recipe makes to training images, as a function for `cached_views`."""
     recipe = TrainingConfig(**study.recipes.get(network, study.recipes[""]))
 
     def changed(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -25,7 +25,12 @@ class View(NamedTuple):
 
 
 def views_of(
-    model: nn.Module, images: Tensor, augment: Augment | None = None, count: int = 1, seed: int = 0
+    model: nn.Module,
+    images: Tensor,
+    augment: Augment | None = None,
+    count: int = 1,
+    seed: int = 0,
+    shown: Callable[[Tensor], View] | None = None,
 ) -> list[View]:
     """What a classifier shows of images, and of randomly changed copies of them.
 
@@ -35,17 +40,20 @@ def views_of(
         augment: how a copy is changed; None for the images themselves, of which one view is enough.
         count: number of views.
         seed: of the changes.
+        shown: what to ask instead of the model, a cache of its answers, say.
     """
     if count < 1 or (augment is None and count > 1):
         raise ValueError(f"without augmentation there is one view of the images, with it at least one; got {count}")
     head = last_linear_layer(model)
     generator = torch.Generator().manual_seed(seed)
-    views = []
-    for _ in range(count):
-        features = predict_features(model, images if augment is None else augment(images, generator))
+
+    def shown_by_the_model(images: Tensor) -> View:
+        features = predict_features(model, images)
         with torch.no_grad():
-            views.append(View(head(features.to(head.weight)).float().cpu(), features))
-    return views
+            return View(head(features.to(head.weight)).float().cpu(), features)
+
+    shown = shown or shown_by_the_model
+    return [shown(images if augment is None else augment(images, generator)) for _ in range(count)]
 
 
 def last_linear_layer(model: nn.Module) -> nn.Linear:

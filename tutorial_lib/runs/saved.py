@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from tutorial_lib.results.rows import RESULTS, write_arrays, write_rows
+from tutorial_lib.results.rows import RESULTS, read_arrays, write_arrays, write_rows
 from tutorial_lib.runs.experiment import Cell, Experiment
 from tutorial_lib.runs.store import CellStore
 
 
 def save(experiment: Experiment, cells: Sequence[Cell], store: CellStore, folder: Path = RESULTS) -> list[Path]:
-    """Write the rows of computed cells, and the arrays of the first seed, into result files; returns the files.
+    """Write the rows of computed cells, and the arrays of seed 0, into result files; returns the files.
+
+    Cells may be a part of a grid: rows and arrays of other cells stay as they are in the files, but for arrays that no cell
+    of the grid makes any more.
 
     Arrays are named ``LABEL/NAME``, where LABEL is the cell's settings joined by ``/``. Scores are kept in half
     precision where that leaves their order as it is, so that a figure can be drawn and a clone stays small.
@@ -21,17 +24,30 @@ def save(experiment: Experiment, cells: Sequence[Cell], store: CellStore, folder
     rows = [row for cell in cells for row in store.read(cell)[0]]
     files = [folder / f"{experiment.name}.csv"]
     write_rows(files[0], rows)
-    first = min(cell.seed for cell in cells)
     arrays = {
-        "/".join([*(str(value) for value in cell.settings.values()), name]): _small(array)
+        _prefix(cell) + name: _small(array)
         for cell in cells
-        if cell.seed == first
+        if cell.seed == FIRST_SEED
         for name, array in store.read(cell)[1].items()
     }
     if arrays:
         files.append(folder / f"{experiment.name}_{cells[0].study}.npz")
-        write_arrays(files[1], arrays)
+        made = tuple(map(_prefix, cells))
+        others = tuple(
+            prefix for cell in experiment.cells(cells[0].study, [FIRST_SEED]) if (prefix := _prefix(cell)) not in made
+        )
+        before = read_arrays(files[1]) if files[1].exists() else {}
+        kept = {name: array for name, array in before.items() if name.startswith(others) and not name.startswith(made)}
+        write_arrays(files[1], {**kept, **arrays})
     return files
+
+
+FIRST_SEED = 0
+"""Whose arrays come with the library."""
+
+
+def _prefix(cell: Cell) -> str:
+    return "".join(f"{value}/" for value in cell.settings.values())
 
 
 MORE_TIES = 1e-3
