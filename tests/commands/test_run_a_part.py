@@ -74,3 +74,17 @@ def test_arrays_of_other_cells_stay_until_no_cell_makes_them(results, monkeypatc
     monkeypatch.setattr(experiments, "_experiment", lambda arguments: changed)
     assert run("--only method=spread --save") == 0
     assert set(read_arrays(file)) == {"spread/sample", "largest/sample"}
+
+
+def test_rows_that_no_cell_makes_go_with_the_whole_grid_alone(results, monkeypatch):
+    assert run("--seeds 2 --save") == 0
+    every = grid.EXPERIMENT
+    fewer = type(every)(**{**vars(every), "cells": lambda study, seeds: every.cells(study, seeds)[::3]})
+    monkeypatch.setattr(experiments, "_experiment", lambda arguments: fewer)
+    assert run("--seeds 1 --only method=mean --from-seed 1 --save") == 0
+    assert {row.method for row in read_rows(results / "grid.csv") if row.seed == 1} == {"mean"}
+    assert {row.method for row in read_rows(results / "grid.csv") if row.seed == 0} == {"mean", "spread", "largest"}
+    monkeypatch.setattr(experiments, "_experiment", lambda arguments: every)
+    assert run("--seeds 2 --save") == 0
+    assert run("--seeds 2 --only method=mean --save") == 0
+    assert len(read_rows(results / "grid.csv")) == 6

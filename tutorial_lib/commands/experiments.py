@@ -121,7 +121,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if missing:
         print(missing, file=sys.stderr)
         return 1
-    cells = _chosen(experiment.cells(study, _seeds(arguments)), arguments)
+    cells = _chosen(experiment.cells(study, range(arguments.from_seed + arguments.seeds)), arguments)
     outcomes = run(
         experiment,
         cells,
@@ -209,12 +209,9 @@ def _experiment(arguments: argparse.Namespace) -> Experiment:
     return experiment_named(arguments.name)
 
 
-def _seeds(arguments: argparse.Namespace) -> range:
-    return range(arguments.from_seed, arguments.from_seed + arguments.seeds)
-
-
 def _chosen(cells: list[Cell], arguments: argparse.Namespace) -> list[Cell]:
-    """The cells whose settings are those of ``--only``; a setting that no cell has is refused."""
+    """The cells from a seed on whose settings are those of ``--only``; a setting that no cell has is refused."""
+    cells = [cell for cell in cells if cell.seed >= arguments.from_seed]
     for wanted in arguments.only:
         name, equals, value = wanted.partition("=")
         values = {_setting(cell, name) for cell in cells}

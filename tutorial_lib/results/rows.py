@@ -16,7 +16,7 @@ import os
 import platform
 import struct
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -210,16 +210,17 @@ def read_rows(path: str | Path) -> list[Row]:
     return rows
 
 
-def write_rows(path: str | Path, rows: Iterable[Row]) -> list[Row]:
+def write_rows(path: str | Path, rows: Iterable[Row], without: Callable[[Row], bool] | None = None) -> list[Row]:
     """Merge rows into a result file and return all that the file now holds.
 
-    A row whose :attr:`Row.key` the file already has takes the old one's place; other rows stay. The order of the file
-    is that in which keys first came, so that a re-run changes only the lines that changed.
+    A row whose :attr:`Row.key` the file already has takes the old one's place; other rows stay, but those for which
+    ``without`` is true. The order of the file is that in which keys first came, so that a re-run changes only the lines that
+    changed.
     """
     path = Path(path)
-    merged = {row.key: row for row in (read_rows(path) if path.exists() else [])}
-    for row in rows:
-        merged[row.key] = row
+    new = {row.key: row for row in rows}
+    old = read_rows(path) if path.exists() else []
+    merged = {row.key: row for row in old if row.key in new or without is None or not without(row)} | new
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         needed = [name for name in OPTIONAL if any(getattr(row, name) for row in merged.values())]
         writer = csv.DictWriter(file, (*COLUMNS, *needed), extrasaction="ignore", lineterminator="\n")

@@ -16,14 +16,18 @@ def save(experiment: Experiment, cells: Sequence[Cell], store: CellStore, folder
     """Write the rows of computed cells, and the arrays of seed 0, into result files; returns the files.
 
     Cells may be a part of a grid: rows and arrays of other cells stay as they are in the files, but for arrays that no cell
-    of the grid makes any more.
+    of the grid makes any more. If they are all cells of a study and some seeds, rows of these seeds that none of them
+    makes (of a method that was given up, say) go.
 
     Arrays are named ``LABEL/NAME``, where LABEL is the cell's settings joined by ``/``. Scores are kept in half
     precision where that leaves their order as it is, so that a figure can be drawn and a clone stays small.
     """
     rows = [row for cell in cells for row in store.read(cell)[0]]
     files = [folder / f"{experiment.name}.csv"]
-    write_rows(files[0], rows)
+    study, seeds = cells[0].study, {cell.seed for cell in cells}
+    grid = experiment.cells(study, range(max(seeds) + 1))
+    whole = {cell.key for cell in grid if cell.seed in seeds} <= {cell.key for cell in cells}
+    write_rows(files[0], rows, without=lambda row: whole and row.study == study and row.seed in seeds)
     arrays = {
         _prefix(cell) + name: _small(array)
         for cell in cells
@@ -31,10 +35,10 @@ def save(experiment: Experiment, cells: Sequence[Cell], store: CellStore, folder
         for name, array in store.read(cell)[1].items()
     }
     if arrays:
-        files.append(folder / f"{experiment.name}_{cells[0].study}.npz")
+        files.append(folder / f"{experiment.name}_{study}.npz")
         made = tuple(map(_prefix, cells))
         others = tuple(
-            prefix for cell in experiment.cells(cells[0].study, [FIRST_SEED]) if (prefix := _prefix(cell)) not in made
+            prefix for cell in experiment.cells(study, [FIRST_SEED]) if (prefix := _prefix(cell)) not in made
         )
         before = read_arrays(files[1]) if files[1].exists() else {}
         kept = {name: array for name, array in before.items() if name.startswith(others) and not name.startswith(made)}
