@@ -104,3 +104,15 @@ def test_table_names_every_method(rows):
 def test_it_is_registered():
     assert "introspective_recognition" in EXPERIMENTS
     assert isinstance(experiment_named("introspective_recognition").cells("digits", [0])[0], Cell)
+
+
+def test_on_photographs_the_batch_knows_more_than_a_second_look():
+    """What chapter 12 says of the stored rows, of every first network."""
+    rows = stored_rows("introspective_recognition", "cifar10")
+    gains = {name: experiment.differences(rows, name, "accuracy") for name in experiment.METHODS}
+    dearer = {name: experiment.differences(rows, name, "ece") for name in experiment.METHODS}
+    assert all(gain > 0.03 for gain in gains["feed_forward_balanced"])
+    assert all(error < -0.03 for error in dearer["feed_forward_balanced"])
+    for name in ("introspective_ce", "introspective_mse", "control_features"):
+        assert all(gain < 0.01 for gain in gains[name]), name
+    assert all(error > 0.01 for error in dearer["introspective_ce"])

@@ -182,10 +182,13 @@ def table(rows: Sequence[Row]) -> str:
     for study in dict.fromkeys(row.study for row in rows):
         mine = [row for row in rows if row.study == study]
         shifts = list(dict.fromkeys(row.condition for row in mine))
+        measured = {row.variant for row in mine}
         for metric in ("auroc", "fpr_at_95_tpr_in", "detection_error"):
             body = []
             for detector, title in DETECTORS.items():
                 for output, reader in OUTPUTS.items():
+                    if output not in measured:
+                        continue
                     entries = [_ours(mine, detector, output, shift, metric) for shift in shifts]
                     body.append([f"{title}, {reader}", *entries])
                 if study == "cifar10":
