@@ -12,6 +12,7 @@ from tutorial_lib.calibration import ece
 from tutorial_lib.experiments import introspective_recognition as experiment
 from tutorial_lib.introspection import second_network, views_of
 from tutorial_lib.results.rows import Row, provenance
+from tutorial_lib.results.stored import stored_rows
 from tutorial_lib.runs.experiment import Cell
 from tutorial_lib.runs.registry import EXPERIMENTS, experiment_named
 from tutorial_lib.studies import load_study
