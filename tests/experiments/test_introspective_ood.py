@@ -106,3 +106,17 @@ def test_gains_are_paired_by_network():
 
 def test_it_is_registered():
     assert "introspective_ood" in EXPERIMENTS
+
+
+def test_on_photographs_the_question_makes_strangers_harder_to_see():
+    """What chapter 13 says of the stored rows: of the mean over strangers, and of house numbers."""
+    rows = stored_rows("introspective_ood", "cifar10")
+    mean = {}
+    for detector in ("msp", "odin"):
+        for output in ("introspective_ce", "control_features"):
+            gains = experiment.auroc_gains(rows, detector, output)
+            mean[detector, output] = np.mean(list(gains.values()))
+        assert mean[detector, "introspective_ce"] < -1
+        assert mean[detector, "introspective_ce"] < mean[detector, "control_features"]
+    on_svhn = [experiment.auroc_gains(rows, "odin", o)["svhn"] for o in ("control_features", "introspective_ce")]
+    assert all(features > max(0, asked) for features, asked in zip(*on_svhn, strict=True))
