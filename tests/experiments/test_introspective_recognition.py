@@ -116,4 +116,5 @@ def test_on_photographs_the_batch_knows_more_than_a_second_look():
     assert all(error < -0.03 for error in dearer["feed_forward_balanced"])
     for name in ("introspective_ce", "introspective_mse", "control_features"):
         assert all(gain < 0.01 for gain in gains[name]), name
-    assert all(error > 0.01 for error in dearer["introspective_ce"])
+    for name in ("introspective_ce", "control_random"):  # as many inputs, with a question and without
+        assert all(error > 0.03 for error in dearer[name]), name
