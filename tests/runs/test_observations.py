@@ -137,6 +137,14 @@ def test_the_same_weights_in_another_network_are_another_file(model):
     def twice(x):
         return 2 * x
 
+    def times(factor, offset=0):
+        return lambda x: factor * x + offset
+
+    def clamped(network, least):
+        network = copy.deepcopy(network)
+        network.head.register_forward_hook(lambda module, inputs, output: output.clamp(min=least))
+        return network
+
     shape = type("Shape", (), {})()
     shape.sides = [8, 8]
     others = [
@@ -152,6 +160,19 @@ def test_the_same_weights_in_another_network_are_another_file(model):
         Cooler(model, change=lambda x: 3 * x),
         Cooler(model, change=lambda x: 4 * x),
         Cooler(model, change=functools.partial(twice, x=1)),
+        Cooler(model, change=lambda x: torch.relu(x)),
+        Cooler(model, change=lambda x: torch.tanh(x)),
+        Cooler(model, change=lambda x: (lambda y: y + 1)(x)),
+        Cooler(model, change=lambda x: (lambda y: y + 2)(x)),
+        Cooler(model, change=lambda x, by=2: by * x),
+        Cooler(model, change=lambda x, by=3: by * x),
+        Cooler(model, change=lambda x: x in {"a", "b", "c"}),
+        Cooler(model, change=times(2)),
+        Cooler(model, change=times(3)),
+        Cooler(model, change=Warmer(model, 2.0).forward),
+        Cooler(model, change=nn.LeakyReLU(0.3).forward),
+        clamped(model, 0.0),
+        clamped(model, 1.0),
         Cooler(model, change=np.arange(3)),
         Cooler(model, change=torch.arange(3)),
         robust_classifier(load_study("digits"), "denoised"),

@@ -11,7 +11,7 @@ import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FunctionType, MethodType
 
 import numpy as np
 import torch
@@ -125,7 +125,8 @@ def model_digest(model: nn.Module) -> str:
         content.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
     for name, module in model.named_modules():
         settings = {key: value for key, value in vars(module).items() if key not in _OF_EVERY_MODULE}
-        content.update(f"{name}: {_kind(module)} {_said(settings)}".encode())
+        hooks = [list(vars(module)[key].values()) for key in ("_forward_pre_hooks", "_forward_hooks")]
+        content.update(f"{name}: {_kind(module)} {_said([type(module).forward, settings, hooks])}".encode())
     return content.hexdigest()
 
 
@@ -158,16 +159,21 @@ def _said(value: object, inside: tuple[int, ...] = ()) -> str:
         return f"{{{', '.join(sorted(_said(v, inside) for v in value))}}}"
     if isinstance(value, functools.partial):
         return f"partial({_said([value.func, value.args, value.keywords], inside)})"
-    code = getattr(value, "__code__", None)
-    if code is not None:  # two functions of one name, lambdas say, may differ
-        return f"{value.__module__}.{value.__qualname__} {code.co_code.hex()} {_constants(code)}"  # type: ignore[attr-defined]
+    if isinstance(value, MethodType):
+        return f"{_said(value.__func__, inside)} of {_said(value.__self__, inside)}"
+    if isinstance(value, FunctionType):  # two of one name, lambdas say, differ in code or in what they hold
+        held = [cell.cell_contents for cell in value.__closure__ or ()]
+        parts = [_code(value.__code__), held, value.__defaults__, value.__kwdefaults__]
+        return f"{value.__module__}.{value.__qualname__} {_said(parts, inside)}"
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
     return f"{_kind(value)} {_said(getattr(value, '__dict__', {}), inside)}"
 
 
-def _constants(code: CodeType) -> str:
-    return repr([c if not isinstance(c, CodeType) else c.co_code.hex() for c in code.co_consts])
+def _code(code: CodeType) -> list[object]:
+    """What a function's code does: its instructions, and the names and constants that they mean."""
+    constants = [_code(constant) if isinstance(constant, CodeType) else constant for constant in code.co_consts]
+    return [code.co_code, list(code.co_names), constants]
 
 
 @functools.cache
