@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from pathlib import Path
 
@@ -88,3 +90,19 @@ def test_rows_that_no_cell_makes_go_with_the_whole_grid_alone(results, monkeypat
     assert run("--seeds 2 --save") == 0
     assert run("--seeds 2 --only method=mean --save") == 0
     assert len(read_rows(results / "grid.csv")) == 6
+
+
+def test_what_is_saved_does_not_hang_on_a_reader_of_the_table(results, monkeypatch):
+    """``run ... --save | head``: the reader goes before the table is out, and nothing of the rows is lost."""
+
+    class Gone(io.TextIOBase):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+        def fileno(self) -> int:
+            return nowhere.fileno()
+
+    with open(os.devnull, "w") as nowhere:
+        monkeypatch.setattr(sys, "stdout", Gone())
+        assert run("--seeds 2 --save") == 141
+    assert {row.seed for row in read_rows(results / "grid.csv")} == {0, 1}

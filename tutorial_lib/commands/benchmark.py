@@ -101,13 +101,13 @@ def _run(arguments: argparse.Namespace) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what other libraries have to say about their hooks
         rows = list(gradients.run(plan, source, device, say=lambda text: print(text, flush=True)))
-    print(gradients.table(rows))
     out = gradients.RESULTS if arguments.save else arguments.out
     if out is not None:
         use_style()
         kept = write_rows(out / f"gradients_{device.type}.csv", rows)
         cost(gradients.ratios(kept, "norms")).savefig(out / f"gradients_{device.type}.svg")
-        print(f"wrote {out / f'gradients_{device.type}.csv'} and .svg")
+        print(f"wrote {out / f'gradients_{device.type}.csv'} and .svg", file=sys.stderr)
+    print(gradients.table(rows))
     return 0
 
 
@@ -135,12 +135,12 @@ def _measured(arguments: argparse.Namespace, device: Any, benchmark: Any, plan: 
     source = _source(device)
     print(f"{source.device}; {source.versions}", flush=True)
     rows = list(benchmark.run(plan, source, device, say=lambda text: print(text, flush=True)))
-    print(benchmark.table(rows))
     out = benchmark.RESULTS if arguments.save else arguments.out
     if out is not None:
         path = out / f"{arguments.name}_{device.type}.csv"
         write_rows(path, rows)
-        print(f"wrote {path}")
+        print(f"wrote {path}", file=sys.stderr)
+    print(benchmark.table(rows))
     return 0
 
 

@@ -76,7 +76,6 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.workers,
             progress,
         )
-    print(found)
     record = {
         **provenance_of("calibrate", arguments),
         "model": network.record(),
@@ -85,6 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         "calibration": found.record(),
     }
     write_record(Path(arguments.out), record)
+    print(found)
     print(f"wrote {arguments.out}")
     if found.unread:
         print(f"{len(found.unread):,} images could not be used; {arguments.out} says why", file=sys.stderr)

@@ -140,13 +140,13 @@ def _run(arguments: argparse.Namespace) -> int:
     absent = [cell for cell in cells if cell not in store]
     print(f"{len(cells) - len(absent)} of {len(cells)} cells are in {store.folder}", file=sys.stderr)
     rows = [row for cell in cells if cell not in absent for row in store.read(cell)[0]]
-    if rows:
-        print(experiment.table(rows))
-    if arguments.save and not absent:
+    if arguments.save and not absent:  # before the table: with `| head` printing may end here
         from tutorial_lib.runs.saved import save
 
         for path in save(experiment, cells, store):
             print(f"wrote {path}", file=sys.stderr)
+    if rows:
+        print(experiment.table(rows))
     return 1 if absent else 0
 
 

@@ -43,14 +43,16 @@ def run(arguments: argparse.Namespace) -> int:
         model = study.classifier(network, arguments.seed, progress=sys.stderr.isatty())
     except ValueError as error:
         arguments.error(str(error))
-    print(f"{network} on {study.name}, seed {arguments.seed}: test accuracy {accuracy(model, study.test):.4f}")
+    found = f"{network} on {study.name}, seed {arguments.seed}: test accuracy {accuracy(model, study.test):.4f}"
     if arguments.ship:
         shipped = shipped_file(study, network, arguments.seed)
         if shipped.exists():
+            print(found)
             print(f"{shipped} is there already; delete it to ship another", file=sys.stderr)
             return 1
         command = f"python -m tutorial_lib train {study.name} --network {network} --seed {arguments.seed} --ship"
-        print(f"wrote {ship(study, network, arguments.seed, command)}")
+        print(f"wrote {ship(study, network, arguments.seed, command)}", file=sys.stderr)
+    print(found)
     return 0
 
 
