@@ -6,8 +6,9 @@ study's own network, clean test images and every corruption and level; second ne
 only, augmented as the first network's were, and stopped by clean validation images. Temperatures are fitted on the
 validation images, too. ``balanced`` alone looks at the test images as a batch, without their labels.
 
-Rows: ``seed`` is that of the first network, ``variant`` that of the second. Conditions are ``known``, means over all
-corruptions of a level (``corrupted/3``), and, for the methods of `DETAILED`, every corruption and level by itself.
+Rows: ``seed`` is that of the first network and of the views it shows of the training images, ``variant`` that of the
+second network's weights and order. Conditions are ``known``, means over all corruptions of a level (``corrupted/3``), and,
+for the methods of `DETAILED`, every corruption and level by itself.
 
     python -m tutorial_lib run introspective_recognition --study digits --seeds 5
 
@@ -50,7 +51,7 @@ TEST_IMAGES = 2000
 FAMILY = "cifar10_c"
 """The published curves are means over the nineteen corruptions of CIFAR-10-C; ours are made anew, and rounded."""
 
-VERSION = 2
+VERSION = 3
 """Of the grid; cells of an older one are computed again."""
 
 CORRUPTED = "corrupted"
@@ -92,7 +93,7 @@ def compute(cell: Cell, device: torch.device) -> CellResult:
     """Train every second network of one seed on one first network, and measure them all."""
     study, network, second = load_study(cell.study), cell.settings["network"], cell.settings["second"]
     model = study.classifier(network, seed=cell.seed, device=device)
-    views = cached_views(model, study.train.images, augmented_as_trained(study, network), VIEWS, seed=second)
+    views = cached_views(model, study.train.images, augmented_as_trained(study, network), VIEWS, seed=cell.seed)
     (validation,) = cached_views(model, study.validation.images)
     held_out = study.validation.labels
     networks = {
