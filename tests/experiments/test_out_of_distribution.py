@@ -278,3 +278,38 @@ def test_rows_come_from_a_clean_checkout():
         assert begins == f"python -m tutorial_lib run {module.NAME}" and f"study {row.study}" in options
         assert {option.split()[0] for option in options} <= {"study", "seeds", "from-seed", "only"}
         assert row.metric in module.METRICS, "no cell measures this any more"
+
+
+# --- what chapter 8 says of photographs, of each network and not of their mean ------------------------------------------
+
+
+def on_photographs(method, seen="none", condition=""):
+    areas = module.means_by_seed(
+        stored_rows(module.NAME), "cifar10", "resnet20", method, condition=condition, seen=seen
+    )
+    assert len(areas) >= 2
+    return np.array(areas)
+
+
+def test_on_photographs_no_density_wins_in_the_mean_and_the_votes_do():
+    rivals = np.array([on_photographs(name) for name in ("energy", "odin", "knn")])
+    assert (on_photographs("gradient_density") < rivals).all()
+    for fusion in ("gradient_fusion", "activation_fusion"):
+        assert (on_photographs(fusion) > rivals + 0.01).all(), fusion
+    for fitted in ("purview", "control_logits", "control_activations"):
+        assert (on_photographs("activation_fusion") > on_photographs(fitted, "other")).all(), fitted
+
+
+def test_on_photographs_the_backward_pass_adds_where_energy_is_ahead():
+    assert (on_photographs("layer_density") > on_photographs("activation_density") + 0.003).all()
+    for kind in ("tiny_imagenet", "rotated", "inverted"):
+        forward, both, energy = (
+            on_photographs(name, condition=kind) for name in ("activation_density", "layer_density", "energy")
+        )
+        assert (both > forward + 0.01).all() and (energy > both + 0.03).all(), kind
+
+
+def test_on_photographs_activation_norms_are_ahead_where_the_set_was_seen_and_not_surely_where_it_was_not():
+    assert (on_photographs("control_activations", "same") > on_photographs("purview", "same") + 0.01).all()
+    unseen = on_photographs("control_activations", "other") - on_photographs("purview", "other")
+    assert unseen.min() < 0 < unseen.max()
