@@ -13,6 +13,7 @@ from tutorial_lib.experiments.comparison import Comparison, Task, caught, scored
 from tutorial_lib.metrics import auroc
 from tutorial_lib.results.published import read_published
 from tutorial_lib.results.rows import Row, provenance
+from tutorial_lib.results.stored import stored_rows
 from tutorial_lib.runs.experiment import Cell
 
 SMALL = adversarial.Budget(48 / 255, 12 / 255, images=60, ladder=12, searches=2, steps=8, rungs=3)
@@ -157,3 +158,35 @@ def test_share_caught_at_a_false_alarm_rate():
     known = np.arange(1000.0)
     assert caught(known, np.array([900.0, 960.0, 2000.0, 2000.0])) == 0.75
     assert (known > np.quantile(known, 0.95, method="higher")).mean() <= 0.05
+
+
+# What chapter 9 says of photographs, of each network and not of their mean.
+
+
+def stored_areas(method, seen, condition, protocol=""):
+    rows = of(stored_rows("adversarial", "cifar10"), method=method, condition=condition, metric="auroc")
+    areas = [row.value for row in rows if (row.challenging_data, row.protocol) == (seen, protocol)]
+    assert len(areas) >= 2
+    return np.array(areas)
+
+
+def test_on_photographs_activation_norms_are_ahead_of_gradient_norms():
+    for seen in ("same", "other"):
+        gradients, activations = (
+            np.array(adversarial.mean_over_attacks("cifar10", name, seen))
+            for name in ("purview", "control_activations")
+        )
+        assert (activations > gradients + 0.01).all(), seen
+
+
+def test_on_photographs_only_attacks_with_a_twin_are_seen_as_well_when_left_out():
+    for name in ATTACKS:
+        lost = stored_areas("purview", "same", name) - stored_areas("purview", "other", name)
+        assert (lost < 0.03).all() if name in ("bim", "pgd") else (lost > 0.03).all(), name
+
+
+def test_on_photographs_whoever_follows_the_detector_is_not_caught_but_overshoots():
+    for method in ("purview", "gradient_density"):
+        before, after = adversarial.caught_on(method, ["oblivious", "selective"], "cifar10")
+        assert len(before) == len(after) >= 2 and min(before) > 0.3 and max(after) == 0
+    assert (stored_areas("purview", "other", "selective", "ladder") < 0.05).all()
