@@ -1,5 +1,6 @@
 """The experiment on corruptions: sides that share no photograph, every protocol's rows, artefacts that are what they say."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -8,6 +9,7 @@ from tutorial_lib.experiments import corruption
 from tutorial_lib.experiments.corruption import ARTEFACTS, artefact_pairs, corrupted
 from tutorial_lib.results.published import read_published
 from tutorial_lib.results.rows import Row, provenance
+from tutorial_lib.results.stored import stored_rows
 from tutorial_lib.runs.experiment import Cell
 
 
@@ -110,3 +112,43 @@ def test_the_table_shows_every_block(rows):
         "artefact",
     ):
         assert said in text
+
+
+# What chapter 10 says of photographs, of each network and not of their mean.
+
+
+def by_network(method, seen, protocol=""):
+    """AUROC over corruptions and levels, one number a network."""
+    rows = stored_rows("corruption", "cifar10")
+    seeds = sorted({row.seed for row in rows if row.method == method})
+    assert len(seeds) >= 2
+    each = [[row for row in rows if row.seed == seed] for seed in seeds]
+    return np.array([np.mean(corruption.mean_of_stored(mine, method, seen, protocol)) for mine in each])
+
+
+def test_on_photographs_there_is_a_trend_over_the_levels():
+    levels = corruption.mean_of_stored(stored_rows("corruption", "cifar10"), "purview", "same")
+    assert levels == sorted(levels) and levels[-1] > levels[0] + 0.2
+
+
+def test_on_photographs_activation_norms_are_ahead_of_gradient_norms():
+    for seen, protocol in (("same", ""), ("other", "leave_one_out")):
+        ahead = by_network("control_activations", seen, protocol) - by_network("purview", seen, protocol)
+        assert (ahead > 0.02).all(), seen
+
+
+def test_on_photographs_what_has_seen_none_is_not_behind_the_second_stage_without_the_corruption():
+    left_out = by_network("purview", "other", "leave_one_out")
+    for method in ("energy", "gradient_density", "activation_density"):
+        assert (by_network(method, "none") >= left_out).all(), method
+
+
+def test_on_photographs_traces_are_seen_better_by_activation_norms_and_none_reaches_the_printed_numbers():
+    methods = {"gradients": "purview", "activations": "control_activations"}
+    planted = corruption.planted_values("cifar10", methods)
+    for name in ("jpeg_95", "jpeg_75", "resize", "normalisation"):
+        found = {which: np.array(values) for which, values in planted[ARTEFACTS[name]].items()}
+        assert (found["gradients"] > 0.55).all() and (found["gradients"] < found["activations"]).all(), name
+        assert (found["activations"] < 0.9975).all(), name
+    for values in planted[ARTEFACTS["floor"]].values():
+        assert np.abs(np.array(values) - 0.5).max() < 0.03
