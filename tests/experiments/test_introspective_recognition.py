@@ -118,3 +118,16 @@ def test_on_photographs_the_batch_knows_more_than_a_second_look():
         assert all(gain < 0.01 for gain in gains[name]), name
     for name in ("introspective_ce", "control_random"):  # as many inputs, with a question and without
         assert all(error > 0.03 for error in dearer[name]), name
+
+
+def test_on_photographs_the_questions_own_share_has_no_sign_and_a_temperature_takes_off_more():
+    rows = stored_rows("introspective_recognition", "cifar10")
+    gains = {name: np.array(experiment.differences(rows, name, "accuracy")) for name in experiment.METHODS}
+    share = gains["introspective_ce"] - gains["control_features"]
+    assert share.min() < 0 < share.max()
+    error = {name: np.array(experiment.differences(rows, name, "ece")) for name in experiment.METHODS}
+    assert (error["feed_forward_temperature"] < error["control_refit"]).all()
+    clean = {name: experiment.differences(rows, name, "accuracy", level=0) for name in experiment.METHODS}
+    assert all(np.mean(values) <= 0 for values in clean.values() if values)
+    one_look = experiment.mean_over_conditions(rows, "feed_forward", "accuracy")
+    assert all(0.64 < value < 0.70 for value in one_look.values())  # as much room as the published 0.6789
