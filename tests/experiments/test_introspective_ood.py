@@ -118,8 +118,11 @@ def test_on_photographs_the_question_makes_strangers_harder_to_see():
             mean[detector, output] = np.mean(list(gains.values()))
         assert mean[detector, "introspective_ce"] < -1
         assert mean[detector, "introspective_ce"] < mean[detector, "control_features"]
-    on_svhn = [experiment.auroc_gains(rows, "odin", o)["svhn"] for o in ("control_features", "introspective_ce")]
-    assert all(features > max(0, asked) for features, asked in zip(*on_svhn, strict=True))
+    features, asked = (
+        experiment.auroc_gains(rows, "odin", o)["svhn"] for o in ("control_features", "introspective_ce")
+    )
+    assert max(features) > 5 > 3 > max(asked), "the gain of the printed size is without the question"
+    assert min(features) < 0, "and not on every network"
 
 
 def test_on_photographs_each_network_says_so_but_of_house_numbers():
@@ -128,14 +131,15 @@ def test_on_photographs_each_network_says_so_but_of_house_numbers():
         asked, features = (experiment.auroc_gains(rows, detector, o) for o in ("introspective_ce", "control_features"))
         each = np.mean(list(asked.values()), axis=0)
         assert len(each) >= 2 and (each < -1).all() and (each < np.mean(list(features.values()), axis=0)).all()
-        assert max(asked["textures"]) < 0 and np.ptp(asked["textures"]) < 2
+        assert max(asked["textures"]) < 0 and np.ptp(asked["textures"]) < 3
         assert min(asked["svhn"]) < 0 < max(asked["svhn"])
 
 
-def test_on_photographs_the_fpr_of_house_numbers_falls_and_further_without_the_question():
+def test_on_photographs_the_fpr_of_house_numbers_falls_with_the_question_and_without():
     found = {}
     for row in stored_rows("introspective_ood", "cifar10"):
         if (row.method, row.condition, row.metric) == ("odin", "svhn", "fpr_at_95_tpr_in"):
             found.setdefault(row.variant, []).append(row.value)
     once, asked, features = (np.array(found[o]) for o in ("feed_forward", "introspective_ce", "control_features"))
-    assert (asked < once - 0.1).all() and (features < asked - 0.1).all()
+    assert len(once) >= 2 and (asked < once - 0.1).all() and (features < once - 0.1).all()
+    assert (features - asked).min() < 0 < (features - asked).max(), "the networks do not agree which falls further"
