@@ -11,6 +11,7 @@ from tutorial_lib.experiments.single_pass_vs_ensembles import over_seeds, stored
 from tutorial_lib.metrics import auroc
 from tutorial_lib.results.published import read_published
 from tutorial_lib.studies import load_study
+from tutorial_lib.training import trained
 from tutorial_lib.uncertainty.moons import PointsNetwork, fit_points, moved, two_moons
 
 CPU = torch.device("cpu")
@@ -108,3 +109,17 @@ def test_the_table_names_every_method():
     for word in ("ensemble of 10", "MC dropout, after every layer", "DUQ, penalty chosen", "DDU, bounded", "SNGP"):
         assert word in text
     assert "residual, bound .65: density" in text and "auroc nan" not in text
+
+
+def test_nobody_knows_how_long_a_network_that_ships_took_here():
+    """Reading it from the disk takes 0.02 s; that is no time of training."""
+    assert stored("cifar10", condition="cost", metric="batch_seconds")
+    assert not stored("cifar10", condition="cost", metric="training_seconds")
+    here = stored("digits", condition="cost", metric="training_seconds", method="one network")
+    assert here and min(row.value for row in here) > 0.1
+
+
+def test_what_is_at_hand_is_not_trained():
+    digits = load_study("digits")
+    assert trained.is_at_hand(digits, "lenet", 0) == trained.shipped_file(digits, "lenet", 0).exists()
+    assert not trained.is_at_hand(digits, "lenet", 987654)

@@ -50,7 +50,7 @@ from tutorial_lib.runs.experiment import Cell, CellResult, Experiment, Measureme
 from tutorial_lib.studies import Study, load_study
 from tutorial_lib.training.classifier import train_classifier
 from tutorial_lib.training.side_by_side import train_side_by_side
-from tutorial_lib.training.trained import recipe, shipped_file, untrained_classifier
+from tutorial_lib.training.trained import is_at_hand, recipe, shipped_file, untrained_classifier
 from tutorial_lib.uncertainty.ambiguous import blends, with_blends
 from tutorial_lib.uncertainty.class_gaussians import ClassGaussians
 from tutorial_lib.uncertainty.deep_ensemble import UNCERTAINTIES, DeepEnsemble
@@ -101,7 +101,7 @@ class Method:
         probabilities: images to float64 (N, K).
         epistemic: the score for strangers.
         parts: everything whose tensors must be kept to answer.
-        seconds: of training, on one thread.
+        seconds: of training, on one thread; None where a network came from the library or the cache, and nobody knows.
     """
 
     name: str
@@ -110,7 +110,7 @@ class Method:
     probabilities: Callable[[Tensor], Tensor]
     epistemic: Detector
     parts: Sequence[nn.Module | Tensor]
-    seconds: float
+    seconds: float | None
     extra: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -151,7 +151,8 @@ def measure(method: Method, study: Study, arrays: dict[str, NDArray[np.generic]]
     parameters = [p for part in method.parts if isinstance(part, nn.Module) for p in part.parameters()]
     add("cost", "parameters", sum(p.numel() for p in parameters), 1)
     add("cost", "kept_megabytes", sum(t.numel() * t.element_size() for t in tensors) / 1e6, 1)
-    add("cost", "training_seconds", method.seconds, len(study.train))
+    if method.seconds is not None:
+        add("cost", "training_seconds", method.seconds, len(study.train))
     batch = known.images[torch.arange(BATCH) % len(known)]
     add("cost", "batch_seconds", _fastest(lambda: method.epistemic.predict(batch), batch.device), BATCH)
     for metric, value in method.extra.items():
@@ -206,8 +207,8 @@ def dropout_everywhere(model: nn.Module, p: float) -> nn.Module:
     return model
 
 
-def _ensembles(study: Study, seed: int, device: torch.device) -> tuple[DeepEnsemble, float]:
-    """As many members as the largest ensemble needs, or as ship, and the seconds that one took to train."""
+def _ensembles(study: Study, seed: int, device: torch.device) -> tuple[DeepEnsemble, float | None]:
+    """As many members as the largest ensemble needs, or as ship, and the seconds that one took to train here."""
     start = _clock(device)
     if study.name == "digits":
         ensemble = train_ensemble(study, range(seed * max(MEMBERS), (seed + 1) * max(MEMBERS)))
@@ -216,8 +217,9 @@ def _ensembles(study: Study, seed: int, device: torch.device) -> tuple[DeepEnsem
         seeds = [s for s in range(max(MEMBERS)) if shipped_file(study, study.network, s).exists()]
     else:
         seeds = list(range(seed * 5, seed * 5 + 5))
+    new = not any(is_at_hand(study, study.network, s) for s in seeds)
     members = [study.classifier(seed=s, device=device) for s in seeds]
-    return DeepEnsemble(members).eval(), (_clock(device) - start) / len(members)
+    return DeepEnsemble(members).eval(), (_clock(device) - start) / len(members) if new else None
 
 
 def _networks(study: Study, seed: int, device: torch.device) -> CellResult:
@@ -230,7 +232,7 @@ def _networks(study: Study, seed: int, device: torch.device) -> CellResult:
         some = DeepEnsemble(list(everyone.members)[:size]).eval()
         methods.append(
             Method(
-                f"ensemble of {size}", network, "", _softmax(some), EnsembleUncertainty(some), [some], size * seconds
+                f"ensemble of {size}", network, "", _softmax(some), EnsembleUncertainty(some), [some], seconds and size * seconds
             )
         )
     methods += [
@@ -254,11 +256,11 @@ def _networks(study: Study, seed: int, device: torch.device) -> CellResult:
     return CellResult([*found, *_members(everyone, study), *_points(first, study)], arrays)
 
 
-def _thinned(study: Study, seed: int, first: nn.Module, seconds: float) -> list[tuple[nn.Module, str, float]]:
+def _thinned(study: Study, seed: int, first: nn.Module, seconds: float | None) -> list[tuple[nn.Module, str, float | None]]:
     """Networks with dropout: trained with it where that takes seconds, else put on the first network."""
     if study.name in LARGE:
         return [(DropoutBeforeHead(first, 0.3).eval(), "before the head, not trained with it", seconds)]  # type: ignore[arg-type]
-    made: list[tuple[nn.Module, str, float]] = []
+    made: list[tuple[nn.Module, str, float | None]] = []
     for variant in ("before the head", "after every layer"):
         model: nn.Module = untrained_classifier(study, seed=seed)
         model = DropoutBeforeHead(model, 0.3) if variant == "before the head" else dropout_everywhere(model, 0.1)  # type: ignore[arg-type]
@@ -271,7 +273,7 @@ def _thinned(study: Study, seed: int, first: nn.Module, seconds: float) -> list[
     return made
 
 
-def _dropout(model: nn.Module, network: str, variant: str, seconds: float) -> Method:
+def _dropout(model: nn.Module, network: str, variant: str, seconds: float | None) -> Method:
     def probabilities(images: Tensor) -> Tensor:
         return mc_dropout_probabilities(model, images, PASSES).mean(0)
 

@@ -37,7 +37,7 @@ from tutorial_lib.runs.runner import Outcome, run
 from tutorial_lib.runs.store import CellStore
 from tutorial_lib.studies import STUDIES, load_study
 from tutorial_lib.training.classifier import accuracy
-from tutorial_lib.training.trained import SHIPPED, cached_folder, recipe, shipped_file
+from tutorial_lib.training.trained import SHIPPED, is_at_hand
 
 __all__ = ["NETWORKS", "BudgetSpent", "Planned", "Suite", "Times", "command_of", "data_there", "duration", "plan"]
 
@@ -90,10 +90,8 @@ def _expected_training(network: Cell) -> float | None:
 def network_seconds(study: str, network: str, seed: int) -> float | None:
     """How long a network should take: little if it comes with the library or is kept, else as long as one that came with it."""
     its = load_study(study)
-    if shipped_file(its, network, seed).is_file():
-        return READY
     try:
-        if cached_folder(its, network, recipe(its, network, seed)).is_dir():
+        if is_at_hand(its, network, seed):
             return READY
     except (DataUnavailable, DataDamaged):
         return None

@@ -45,6 +45,7 @@ __all__ = [
     "TrainedAutoencoder",
     "cached_folder",
     "channel_statistics",
+    "is_at_hand",
     "kept",
     "recipe",
     "ship",
@@ -97,6 +98,13 @@ def recipe(study: Task, network: str, seed: int = 0) -> TrainingConfig:
 def shipped_file(study: Task, network: str, seed: int) -> Path:
     """Where the library's own weights would be."""
     return SHIPPED / f"{study.name}_{network}_seed{seed}.pt"
+
+
+def is_at_hand(study: Task, network: str, seed: int) -> bool:
+    """Whether the weights come with the library or lie in the cache, so that nothing is trained."""
+    if shipped_file(study, network, seed).exists():
+        return True
+    return cached_folder(study, network, recipe(study, network, seed)).is_dir()
 
 
 def trained_classifier(study: Task, network: str, seed: int, progress: bool) -> Classifier:
