@@ -232,7 +232,13 @@ def _networks(study: Study, seed: int, device: torch.device) -> CellResult:
         some = DeepEnsemble(list(everyone.members)[:size]).eval()
         methods.append(
             Method(
-                f"ensemble of {size}", network, "", _softmax(some), EnsembleUncertainty(some), [some], seconds and size * seconds
+                f"ensemble of {size}",
+                network,
+                "",
+                _softmax(some),
+                EnsembleUncertainty(some),
+                [some],
+                seconds and size * seconds,
             )
         )
     methods += [
@@ -256,7 +262,9 @@ def _networks(study: Study, seed: int, device: torch.device) -> CellResult:
     return CellResult([*found, *_members(everyone, study), *_points(first, study)], arrays)
 
 
-def _thinned(study: Study, seed: int, first: nn.Module, seconds: float | None) -> list[tuple[nn.Module, str, float | None]]:
+def _thinned(
+    study: Study, seed: int, first: nn.Module, seconds: float | None
+) -> list[tuple[nn.Module, str, float | None]]:
     """Networks with dropout: trained with it where that takes seconds, else put on the first network."""
     if study.name in LARGE:
         return [(DropoutBeforeHead(first, 0.3).eval(), "before the head, not trained with it", seconds)]  # type: ignore[arg-type]
