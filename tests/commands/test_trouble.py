@@ -190,7 +190,6 @@ def test_the_benchmark_writes_only_where_it_is_told(monkeypatch, tmp_path, capsy
     row = Row.of(Measurement("ours", "scores", "ratio", 1.0, 4), source, experiment=gradcon.EXPERIMENT, study="1x8x8")
     monkeypatch.setattr(gradcon, "run", lambda *arguments, **options: [row])
     monkeypatch.setattr(gradcon, "table", lambda rows: "the table")
-
     monkeypatch.setattr(gradcon, "RESULTS", tmp_path / "shipped")
     for arguments in ("", " --quick"):
         assert status(f"benchmark gradcon{arguments}") == 0

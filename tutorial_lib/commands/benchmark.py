@@ -100,7 +100,7 @@ def _run(arguments: argparse.Namespace) -> int:
     print(f"{source.device}; {source.versions}; ratios to one plain forward and backward pass", flush=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what other libraries have to say about their hooks
-        rows = list(gradients.run(plan, source, device, say=lambda text: print(text, flush=True)))
+        rows = list(gradients.run(plan, source, device, say=_say))
     out = gradients.RESULTS if arguments.save else arguments.out
     if out is not None:
         use_style()
@@ -109,6 +109,11 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"wrote {out / f'gradients_{device.type}.csv'} and .svg", file=sys.stderr)
     print(gradients.table(rows))
     return 0
+
+
+def _say(text: str) -> None:
+    """Progress: not on standard output, where a reader who has seen enough (`| head`) would end the run."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def _gradcon(arguments: argparse.Namespace, device: Any) -> int:
@@ -134,7 +139,7 @@ def _measured(arguments: argparse.Namespace, device: Any, benchmark: Any, plan: 
 
     source = _source(device)
     print(f"{source.device}; {source.versions}", flush=True)
-    rows = list(benchmark.run(plan, source, device, say=lambda text: print(text, flush=True)))
+    rows = list(benchmark.run(plan, source, device, say=_say))
     out = benchmark.RESULTS if arguments.save else arguments.out
     if out is not None:
         path = out / f"{arguments.name}_{device.type}.csv"
