@@ -14,6 +14,7 @@ from tutorial_lib.experiments import introspective_recognition
 from tutorial_lib.introspection import second_network, views_of
 from tutorial_lib.results.published import read_published
 from tutorial_lib.results.rows import Row, provenance
+from tutorial_lib.results.stored import stored_rows
 from tutorial_lib.runs.registry import EXPERIMENTS
 from tutorial_lib.studies import load_study
 from tutorial_lib.training.robust import KINDS, robust_classifier
@@ -136,3 +137,16 @@ def test_second_networks_take_their_settings():
 
 def test_it_is_registered():
     assert "introspective_plugin" in EXPERIMENTS
+
+
+def test_on_photographs_the_plug_gains_behind_a_denoiser_what_a_last_layer_trained_again_gains():
+    """What chapter 13 says at full scale: nothing on plain networks, and behind a denoiser no more than the controls."""
+    rows = stored_rows("introspective_plugin", "cifar10")
+    plain = experiment.gains(rows, "plain", "introspective_ce")
+    assert len(plain) >= 3 and max(plain) < 0.5
+    asked, features, refit, balanced = (
+        experiment.gains(rows, "denoised", method)
+        for method in ("introspective_ce", "control_features", "control_refit", "feed_forward_balanced")
+    )
+    for gain, others in zip(asked, zip(features, refit, balanced, strict=True), strict=True):
+        assert gain > 2 and max(others[:2]) > gain - 0.5 and others[2] > gain

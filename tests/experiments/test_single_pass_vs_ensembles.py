@@ -123,3 +123,22 @@ def test_what_is_at_hand_is_not_trained():
     digits = load_study("digits")
     assert trained.is_at_hand(digits, "lenet", 0) == trained.shipped_file(digits, "lenet", 0).exists()
     assert not trained.is_at_hand(digits, "lenet", 987654)
+
+
+def test_on_photographs_three_networks_are_right_more_often_and_one_pair_is_not_all_strangers():
+    """What chapters 2 and 3 say of the networks that ship; of calibration on clean images they say nothing."""
+
+    def value(method, metric, condition="known"):
+        (row,) = stored("cifar10", method=method, metric=metric, condition=condition)
+        return row.value
+
+    assert value("ensemble of 3", "accuracy") > value("one network", "accuracy")
+    assert value("ensemble of 3", "nll") < value("one network", "nll")
+    assert value("ensemble of 3", "ece", "noise/3") < value("one network", "ece", "noise/3") - 0.03
+    told = {}
+    for row in stored("cifar10", metric="auroc_epistemic"):
+        if row.condition != "ambiguous":
+            told.setdefault(row.method, {})[row.condition] = row.value
+    mean = {method: np.mean(list(kinds.values())) for method, kinds in told.items()}
+    assert told["DDU"]["svhn"] > told["one network"]["svhn"] + 0.02
+    assert mean["DDU"] < mean["one network"] - 0.03 and mean["SNGP"] > mean["one network"]
