@@ -45,6 +45,15 @@ def test_names_stand_at_the_ends_of_their_lines(axes):
     assert axes.lines[0].get_ydata()[-1] == pytest.approx(0.6)
 
 
+def test_several_networks_are_a_mean_in_a_band(axes):
+    draw_levels(axes, {"ours": [[0.5, 0.5, 0.5, 0.5, 0.6], [0.6, 0.7, 0.7, 0.7, 0.9]], "printed": [1] * 5})
+    [band] = axes.collections
+    corners = {(round(x), round(y, 6)) for x, y in band.get_paths()[0].vertices}
+    assert {(1, 0.5), (1, 0.6), (5, 0.6), (5, 0.9)} <= corners
+    assert axes.lines[0].get_ydata().tolist() == pytest.approx([0.55, 0.6, 0.6, 0.6, 0.75])
+    assert axes.texts[0].get_position()[1] == pytest.approx(0.75)
+
+
 def test_one_mark_per_network(axes):
     draw_dots(axes, {"a copy": {"H": [0.5, 0.5], "other": [0.5]}, "JPEG": {"H": [0.6, 0.7], "other": []}})
     marks = [points.get_offsets()[:, 0].tolist() for points in axes.collections]

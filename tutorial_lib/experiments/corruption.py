@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tutorial_lib.data.corruptions import CORRUPTIONS, LEVELS, corrupt, corruption_names
@@ -54,6 +55,7 @@ __all__ = [
     "METHODS",
     "artefact_pairs",
     "corrupted",
+    "each_of_stored",
     "jpeg",
     "mean_by_level",
     "mean_of_stored",
@@ -325,9 +327,17 @@ def mean_by_level(rows: Sequence[Mapping[str, Any]]) -> list[float]:
 
 def mean_of_stored(rows: Sequence[Row], method: str, seen: str, protocol: str = "") -> list[float]:
     """Mean AUROC over corruptions and networks of stored rows, for levels 1 to 5."""
+    return list(np.mean(each_of_stored(rows, method, seen, protocol), axis=0))
+
+
+def each_of_stored(rows: Sequence[Row], method: str, seen: str, protocol: str = "") -> NDArray[np.float64]:
+    """Mean AUROC over corruptions of stored rows, (networks, 5): levels 1 to 5 of each network."""
     wanted = (method, seen, protocol, "auroc")
-    mine = [row for row in rows if (row.method, row.challenging_data, row.protocol, row.metric) == wanted]
-    return mean_by_level([{"condition": row.condition, "value": row.value} for row in mine])
+    networks: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        if (row.method, row.challenging_data, row.protocol, row.metric) == wanted:
+            networks.setdefault(row.seed, []).append({"condition": row.condition, "value": row.value})
+    return np.array([mean_by_level(networks[seed]) for seed in sorted(networks)])
 
 
 # ----------------------------------------------------------------------------------------------------------------------

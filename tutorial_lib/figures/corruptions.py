@@ -78,13 +78,16 @@ def draw_levels(axes: Axes, lines: Mapping[str, ArrayLike], colours: Sequence[st
 
     Args:
         axes: where to draw.
-        lines: for each name, five numbers in [0, 1].
+        lines: for each name, five numbers in [0, 1], or (networks, 5): their mean, and a band from the least network to
+            the largest.
         colours: one a line.
     """
-    drawn = {name: np.asarray(values, dtype=float) for name, values in lines.items()}
-    ends = apart([values[-1] for values in drawn.values()], 0.065)
+    drawn = {name: np.atleast_2d(np.asarray(values, dtype=float)) for name, values in lines.items()}
+    ends = apart([values[:, -1].mean() for values in drawn.values()], 0.065)
     for (name, values), colour, end in zip(drawn.items(), colours, ends, strict=False):
-        axes.plot(range(1, 6), values, color=colour, marker="o")
+        if len(values) > 1:
+            axes.fill_between(range(1, 6), values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
+        axes.plot(range(1, 6), values.mean(0), color=colour, marker="o")
         label_line(axes, 5.15, end, name, colour)
     axes.axhline(0.5, color=MUTED, linewidth=1, linestyle="--")
     axes.set(xlim=(0.8, 7.4), xlabel="level", ylabel="AUROC")
