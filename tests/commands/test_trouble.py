@@ -195,7 +195,10 @@ def test_the_benchmark_writes_only_where_it_is_told(monkeypatch, tmp_path, capsy
         assert status(f"benchmark gradcon{arguments}") == 0
         assert not list(tmp_path.rglob("*.csv"))
     assert status(f"benchmark gradcon --out {tmp_path / 'own'}") == 0
-    assert [file.parent.name for file in tmp_path.rglob("*.csv")] == ["own"]
+    assert {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*.csv")} == {
+        "own/gradcon_cpu.csv",
+        "own/runs/gradcon_cpu.csv",
+    }
     shipped = tmp_path / "shipped" / "gradcon_cpu.csv"
     monkeypatch.setattr(gradcon, "table", lambda rows: f"written before it is printed: {shipped.exists()}")
     capsys.readouterr()

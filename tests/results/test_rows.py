@@ -9,12 +9,14 @@ import pytest
 from tutorial_lib.results import rows as module
 from tutorial_lib.results.rows import (
     COLUMNS,
+    DamagedResults,
     Measurement,
     Provenance,
     Row,
     provenance,
     read_arrays,
     read_rows,
+    runs_file,
     select,
     write_arrays,
     write_rows,
@@ -43,7 +45,66 @@ def test_rows_come_back_as_they_were_written(tmp_path):
     with path.open(newline="") as file:
         assert next(csv.reader(file)) == list(COLUMNS)
     assert COLUMNS[:8] == ("experiment", "study", "method", "condition", "metric", "value", "seed", "n")
-    assert {"command", "commit", "versions", "device", "seconds"} < set(COLUMNS)
+    with runs_file(path).open(newline="") as file:
+        runs = list(csv.DictReader(file))
+    assert tuple(runs[0]) == ("run", "command", "commit", "versions", "device", "seconds")
+    assert [(run["run"], run["command"], run["seconds"]) for run in runs] == [
+        (first.run, HERE.command, "1.5"),
+        (second.run, HERE.command, "0"),
+    ]
+
+
+def test_a_run_is_described_once_and_gone_with_its_last_row(tmp_path):
+    path = tmp_path / "r.csv"
+
+    def described():
+        with runs_file(path).open(newline="") as file:
+            return [run["seconds"] for run in csv.DictReader(file)]
+
+    write_rows(path, [row(condition=str(k), seconds=2) for k in range(9)])
+    assert described() == ["2"]
+    write_rows(path, [row(condition="0", seconds=3)])
+    assert described() == ["3", "2"]
+    write_rows(path, [row(condition=str(k), seconds=4) for k in range(1, 9)])
+    assert described() == ["3", "4"]
+    assert {r.condition: r.seconds for r in read_rows(path)} == {"0": 3, **{str(k): 4 for k in range(1, 9)}}
+
+
+@pytest.mark.parametrize("moment", [1, 2, 3])
+def test_whenever_a_write_is_killed_every_row_finds_its_run(tmp_path, monkeypatch, moment):
+    path, real, calls = tmp_path / "r.csv", module.replacing, []
+    write_rows(path, [row(condition="known", seconds=1), row(condition="noise", seconds=2)])
+
+    def dying(target):
+        calls.append(target)
+        if len(calls) == moment:
+            raise KeyboardInterrupt
+        return real(target)
+
+    monkeypatch.setattr(module, "replacing", dying)
+    with pytest.raises(KeyboardInterrupt):
+        write_rows(path, [row(condition="known", seconds=3)])
+    monkeypatch.undo()
+    new = moment == 3  # the second file is that of the rows
+    assert [r.seconds for r in read_rows(path)] == ([3, 2] if new else [1, 2])
+    write_rows(path, [row(condition="known", seconds=3)])
+    assert [r.seconds for r in read_rows(path)] == [3, 2]
+    assert sum(1 for _ in runs_file(path).open()) == 3
+
+
+def test_rows_whose_run_is_described_nowhere_are_damaged(tmp_path):
+    path = tmp_path / "r.csv"
+    write_rows(path, [row()])
+    whole = runs_file(path).read_text()
+    runs_file(path).write_text(whole.splitlines()[0] + "\n")
+    with pytest.raises(DamagedResults, match=rf"line 2: .*runs/r.csv knows no run '{row().run}'"):
+        read_rows(path)
+    runs_file(path).write_text(whole.replace(f",{HERE.commit},", ","))
+    with pytest.raises(DamagedResults, match=r"runs/r.csv, line 2: 6 values"):
+        read_rows(path)
+    runs_file(path).unlink()
+    with pytest.raises(DamagedResults, match=r"runs/r.csv is missing"):
+        read_rows(path)
 
 
 def test_a_rerun_replaces_its_rows_and_keeps_the_others(tmp_path):
@@ -70,11 +131,11 @@ def test_a_failing_write_leaves_the_old_file_and_no_litter(tmp_path):
     with pytest.raises(AttributeError):
         write_rows(path, [row(value=0.9), "not a row"])
     broken = row(value=0.9)
-    object.__setattr__(broken, "value", "not a number")  # fails while the temporary file is open
+    object.__setattr__(broken, "value", "not a number")
     with pytest.raises(ValueError):
         write_rows(path, [broken])
     assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["r.csv"]
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.*")) == ["r.csv", "runs/r.csv"]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # the experiment is imported by 
 
 import grid
 
-from tutorial_lib.results.rows import RESULTS, Row, read_arrays, read_rows, write_arrays
+from tutorial_lib.results.rows import RESULTS, Row, read_arrays, read_rows, runs_file, write_arrays
 from tutorial_lib.runs.cache import cached_arrays
 from tutorial_lib.runs.runner import run
 from tutorial_lib.runs.store import CellStore, DamagedCell
@@ -82,6 +82,8 @@ def test_a_flipped_byte_of_a_result_file_is_harmless_or_named(tmp_path):
             assert found.keys() == arrays.keys() and all((found[name] == arrays[name]).all() for name in arrays)
     table = tmp_path / "table.csv"
     table.write_bytes((RESULTS / "calibration.csv").read_bytes()[:2000] + b"\xff\n")
+    runs_file(table).parent.mkdir()
+    runs_file(table).write_bytes(runs_file(RESULTS / "calibration.csv").read_bytes())
     with pytest.raises(Damaged, match="table.csv, line"):
         read_rows(table)
 

@@ -159,12 +159,13 @@ def _table(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from tutorial_lib.results.rows import COLUMNS, OPTIONAL
+    from tutorial_lib.results.rows import COLUMNS, OPTIONAL, RUN_COLUMNS
 
     _check_name(arguments)
     rows, problems = _rows(arguments)
     if rows:
-        writer = csv.DictWriter(sys.stdout, (*COLUMNS, *OPTIONAL), lineterminator="\n")
+        measured = [name for name in COLUMNS if name != "run"]  # each row tells its run itself
+        writer = csv.DictWriter(sys.stdout, (*measured, *RUN_COLUMNS, *OPTIONAL), lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
     return problems

@@ -1,22 +1,26 @@
 """Result rows: every number of the book with what made it.
 
 A result is one row of a small CSV file: which experiment, on which study, by which method, under which condition, the
-metric and its value, and then the seed, the number of samples, the command, the commit, the versions and the device
-that produced it. Arrays that a figure needs whole (one score an image, say) go into an ``.npz`` file beside it.
+metric and its value, the seed, the number of samples, and the run that produced it. A run makes hundreds of rows, so that
+its command, commit, versions, device and seconds stand once, in a table of runs: ``runs/NAME.csv`` beside ``NAME.csv``.
+`read_rows` puts the two together. Arrays that a figure needs whole (one score an image, say) go into an ``.npz`` file.
 
-Both files are written to a temporary name and then renamed, so a killed run leaves the old file or the new one, never
-half of either.
+Files are written to a temporary name and then renamed, so a killed run leaves the old file or the new one, never half of
+either. A run is named by a hash of what it says and its table is written first, so that every row finds its run whenever
+the writer is killed.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 import math
 import os
 import platform
 import struct
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,6 +157,11 @@ class Row(Measurement):
         return tuple(getattr(self, name) for name in _KEY)
 
     @property
+    def run(self) -> str:
+        """Twelve hexadecimal digits, a hash of `RUN_COLUMNS`: rows of one run share them."""
+        return hashlib.sha256(json.dumps(_run_of(self)).encode()).hexdigest()[:12]
+
+    @property
     def label(self) -> str:
         return f"{self.experiment}/{self.study}/{super().label}"
 
@@ -162,13 +171,12 @@ _KEY = (
     *("experiment", "study", "method", "condition", "metric", "seed", "challenging_data"),
     *("network", "variant", "protocol"),
 )
-COLUMNS = (
-    *("experiment", "study", "method", "condition", "metric", "value", "seed", "n"),
-    *("command", "commit", "versions", "device", "seconds", "challenging_data"),
-)
+COLUMNS = ("experiment", "study", "method", "condition", "metric", "value", "seed", "n", "challenging_data", "run")
 """Columns that every result file has."""
 OPTIONAL = ("network", "variant", "protocol")
 """Columns of a file in which some row needs them."""
+RUN_COLUMNS = ("command", "commit", "versions", "device", "seconds")
+"""What a table of runs says of each."""
 _KINDS = {"value": float, "seconds": float, "seed": int, "n": int}  # the others are text
 
 
@@ -183,30 +191,37 @@ def provenance(command: str, device: torch.device | str = "cpu") -> Provenance:
     return Provenance(command, _commit(), " ".join(f"{k}={v}" for k, v in versions.items()), _describe(device))
 
 
+def runs_file(path: str | Path) -> Path:
+    """Where the runs of a result file are described: ``runs/NAME.csv`` for ``NAME.csv``."""
+    path = Path(path)
+    return path.parent / "runs" / path.name
+
+
 def read_rows(path: str | Path) -> list[Row]:
-    """Read a result file.
+    """Read a result file, each row with what its run was.
 
     Raises:
         FileNotFoundError: the experiment has not been run.
-        DamagedResults: the columns are not those of a result file, or a value does not parse.
+        DamagedResults: the columns are not those of a result file, a value does not parse, or a row's run is described
+            nowhere.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no results at {path}; run the experiment '{path.stem}' to make them")
+    lines = list(_lines(path, COLUMNS, OPTIONAL))
+    if not runs_file(path).is_file():
+        raise DamagedResults(f"{runs_file(path)} is missing, which says what made the rows of {path}")
+    runs = {line["run"]: line for line in _lines(runs_file(path), ("run", *RUN_COLUMNS))}
     rows: list[Row] = []
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            named = tuple(reader.fieldnames or ())
-            if named != (*COLUMNS, *(name for name in OPTIONAL if name in named)):
-                raise DamagedResults(f"{path} is not a result file: columns {list(named)}, expected {list(COLUMNS)}")
-            for line in reader:
-                made_of: dict[str, Any] = {name: kind(line[name]) for name, kind in _KINDS.items()}
-                rows.append(Row(**{**line, **made_of}))
-    except DamagedResults:
-        raise
-    except (csv.Error, TypeError, ValueError) as error:  # UnicodeDecodeError is a ValueError
-        raise DamagedResults(f"{path}, line {len(rows) + 2}: {error}") from error
+    for number, line in enumerate(lines, start=2):
+        try:
+            columns = line | runs[line["run"]]
+            del columns["run"]
+            rows.append(Row(**columns | {name: kind(columns[name]) for name, kind in _KINDS.items()}))
+        except KeyError as error:
+            raise DamagedResults(f"{path}, line {number}: {runs_file(path)} knows no run {error}") from error
+        except (TypeError, ValueError) as error:
+            raise DamagedResults(f"{path}, line {number}: {error}") from error
     return rows
 
 
@@ -215,20 +230,56 @@ def write_rows(path: str | Path, rows: Iterable[Row], without: Callable[[Row], b
 
     A row whose :attr:`Row.key` the file already has takes the old one's place; other rows stay, but those for which
     ``without`` is true. The order of the file is that in which keys first came, so that a re-run changes only the lines that
-    changed.
+    changed. The table of runs beside it is written, too.
     """
     path = Path(path)
     new = {row.key: row for row in rows}
     old = read_rows(path) if path.exists() else []
     merged = {row.key: row for row in old if row.key in new or without is None or not without(row)} | new
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        needed = [name for name in OPTIONAL if any(getattr(row, name) for row in merged.values())]
-        writer = csv.DictWriter(file, (*COLUMNS, *needed), extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        for row in merged.values():
-            # Nine digits keep a float32 exactly and spare the diff the noise of float64.
-            writer.writerow({**asdict(row), "value": f"{row.value:.9g}", "seconds": f"{row.seconds:.4g}"})
+    needed = [name for name in OPTIONAL if any(getattr(row, name) for row in merged.values())]
+    # Nine digits keep a float32 exactly and spare the diff the noise of float64.
+    lines = [{**asdict(row), "value": f"{row.value:.9g}", "run": row.run} for row in merged.values()]
+
+    def write_runs(known: Iterable[Row]) -> None:
+        runs = {row.run: _run_of(row) for row in known}
+        described = [{"run": run} | dict(zip(RUN_COLUMNS, said, strict=True)) for run, said in runs.items()]
+        _write_lines(runs_file(path), ("run", *RUN_COLUMNS), described)
+
+    write_runs([*old, *merged.values()])  # until the rows are there, the old ones must find their runs, too
+    _write_lines(path, (*COLUMNS, *needed), lines)
+    write_runs(merged.values())
     return list(merged.values())
+
+
+def _run_of(row: Row) -> list[str]:
+    """What the table of runs says of a row's run, in the order of `RUN_COLUMNS`."""
+    return [row.command, row.commit, row.versions, row.device, f"{row.seconds:.4g}"]
+
+
+def _lines(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
+    """The lines of a CSV file with these columns, by column."""
+    number = 1
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            named = tuple(reader.fieldnames or ())
+            if named != (*columns, *(name for name in optional if name in named)):
+                raise DamagedResults(f"{path} is not a result file: columns {list(named)}, expected {list(columns)}")
+            for number, line in enumerate(reader, start=2):
+                if None in line or None in line.values():
+                    raise DamagedResults(f"{path}, line {number}: {len(named)} values are expected")
+                yield line
+    except DamagedResults:
+        raise
+    except (csv.Error, OSError, ValueError) as error:  # UnicodeDecodeError is a ValueError
+        raise DamagedResults(f"{path}, line {number + 1}: {error}") from error
+
+
+def _write_lines(path: Path, columns: tuple[str, ...], lines: Iterable[Mapping[str, Any]]) -> None:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
 
 
 def select(rows: Sequence[Row], **columns: object) -> list[Row]:
@@ -239,7 +290,7 @@ def select(rows: Sequence[Row], **columns: object) -> list[Row]:
     Raises:
         ValueError: a column has no such name, or no row is left.
     """
-    known = (*COLUMNS, *OPTIONAL, "series")
+    known = (*COLUMNS, *OPTIONAL, *RUN_COLUMNS, "series")
     unknown = sorted(set(columns) - set(known))
     if unknown:
         raise ValueError(f"result rows have no column {unknown}; columns are {list(known)}")
