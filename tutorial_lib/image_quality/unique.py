@@ -223,7 +223,14 @@ def _silenced(responses: Responses) -> Responses:
 
 def _ranks(responses: Responses) -> NDArray[np.float64]:
     """Ranks of all responses, flat, less their mean; ties share theirs."""
-    ranks = scipy.stats.rankdata(responses, axis=None)
+    flat = responses.ravel()
+    if flat.min() < 0:
+        ranks = scipy.stats.rankdata(flat)
+    else:  # the silent ones, a third of all, come first and share a rank: they need no sorting
+        loud = np.flatnonzero(flat)
+        silent = len(flat) - len(loud)
+        ranks = np.full(len(flat), (silent + 1) / 2)
+        ranks[loud] = silent + scipy.stats.rankdata(flat[loud])
     return ranks - (len(ranks) + 1) / 2
 
 
