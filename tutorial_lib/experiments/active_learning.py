@@ -130,7 +130,7 @@ class Plan(NamedTuple):
 PLANS: Mapping[str, Plan] = {
     "digits": Plan("digits", "lenet", Budget(20, 30, 5), 100, 32, 3e-3),
     "mnist": Plan("mnist", "lenet", Budget(20, 20, 10), 150, 32, 3e-3, pool=5_000, test=1_000),
-    "cifar10": Plan("cifar10", "lenet", Budget(128, 128, 20), 600, 64, 1e-3, 400, pool=10_000, test=2_000),
+    "cifar10": Plan("cifar10", "lenet", Budget(128, 256, 10), 600, 64, 1e-3, 400, pool=10_000, test=2_000),
     "cifar10_full": Plan("cifar10", "resnet20", Budget(128, 128, 20), 3_000, 128, 1e-3, 2_000),
 }
 
