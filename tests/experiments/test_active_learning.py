@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from tutorial_lib.active_learning import Budget, mean_over_rounds, paired_difference
+from tutorial_lib.active_learning import Budget, mean_interval, mean_over_rounds, paired_difference
 from tutorial_lib.experiments import active_learning as experiment
 from tutorial_lib.introspection import IntrospectiveClassifier
 from tutorial_lib.models.predict import predict_logits
 from tutorial_lib.results.published import read_published
 from tutorial_lib.results.rows import Measurement, Row, provenance
+from tutorial_lib.results.stored import stored_rows
 from tutorial_lib.runs.registry import EXPERIMENTS, experiment_named
 from tutorial_lib.studies import load_study
 
@@ -120,6 +121,8 @@ def test_a_gain_is_taken_apart_into_answers_and_choice(rows):
     np.testing.assert_allclose(whole, [0.15, 0, -0.05])
     np.testing.assert_allclose(answers, [0.1, 0, 0], atol=1e-15)
     np.testing.assert_allclose(experiment.choice_gain(rows, "margin"), np.subtract(whole, answers))
+    part = [row for row in rows if (row.method, row.seed) != ("random", 0)]  # a part of a grid: its twin is not there
+    np.testing.assert_allclose(experiment.choice_gain(part, "margin"), np.subtract(whole, answers)[1:])
 
 
 def test_table_has_ours_and_the_published_gains(rows):
@@ -155,3 +158,18 @@ def test_it_is_registered_and_every_run_has_its_twin():
         runs = {(c.settings["look"], c.settings["strategy"], c.seed) for c in grid}
         assert len(runs) == len(grid) == 2 * 4 * 6
         assert all((look, "random", seed) in runs for look, _, seed in runs)
+
+
+def test_on_mnist_margin_and_badge_lead_and_entropy_does_not():
+    """What chapter 14 says of ten seeds of MNIST."""
+    rows = stored_rows("active_learning", "mnist")
+    assert len(experiment.histories(rows, "random")) >= 10
+    for strategy in ("margin", "badge", "least_confidence"):
+        for test in experiment.TESTS:
+            assert experiment.to_twin(rows, strategy, test).low > 0, (strategy, test)
+    entropy = experiment.to_twin(rows, "entropy")
+    assert entropy.low < 0 < entropy.high
+    assert experiment.to_twin(rows, "bald").value < 0
+    for strategy in ("margin", "badge"):  # the strategies worth having gain nothing by asking twice
+        gain = mean_interval(experiment.choice_gain(rows, strategy))
+        assert gain.low < 0 < gain.high, strategy

@@ -148,5 +148,8 @@ def test_on_photographs_the_plug_gains_behind_a_denoiser_what_a_last_layer_train
         experiment.gains(rows, "denoised", method)
         for method in ("introspective_ce", "control_features", "control_refit", "feed_forward_balanced")
     )
+    assert len(asked) >= 3
     for gain, others in zip(asked, zip(features, refit, balanced, strict=True), strict=True):
         assert gain > 2 and max(others[:2]) > gain - 0.5 and others[2] > gain
+    question = experiment.gains(rows, "denoised", "introspective_ce", over="control_features")
+    assert max(np.abs(question)) < 1

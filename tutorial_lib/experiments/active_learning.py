@@ -284,19 +284,24 @@ def look_gain(
     look: str = "introspective",
 ) -> list[float]:
     """What a second look gains over one, one number per seed: the whole gain, by choosing and by answering."""
+    return list(_gain_by_seed(rows, strategy, test, summary, look).values())
+
+
+def _gain_by_seed(rows: Sequence[Row], strategy: str, test: str, summary: str, look: str) -> dict[int, float]:
     value = SUMMARIES[summary]
     one, two = histories(rows, strategy), histories(rows, strategy, look)
     of_one = {run.seed: value(run, test) for run in one}
-    return [value(run, test) - of_one[run.seed] for run in two if run.seed in of_one]
+    return {run.seed: value(run, test) - of_one[run.seed] for run in two if run.seed in of_one}
 
 
 def choice_gain(rows: Sequence[Row], strategy: str, test: str = "clean", look: str = "introspective") -> list[float]:
     """The part of `look_gain` that the choice of images makes, one number per seed: the gain less that of the random twin.
 
-    The twin's images are the same by one look and by two, so all that it gains is in the answers.
+    The twin's images are the same by one look and by two, so all that it gains is in the answers. Seeds without it are left
+    out.
     """
-    gain, answers = (look_gain(rows, name, test, look=look) for name in (strategy, "random"))
-    return [whole - part for whole, part in zip(gain, answers, strict=True)] if gain else []
+    gain, answers = (_gain_by_seed(rows, name, test, "mean_over_rounds", look) for name in (strategy, "random"))
+    return [whole - answers[seed] for seed, whole in gain.items() if seed in answers]
 
 
 def published_gains(strategy: str, test: str = "clean") -> list[float]:
