@@ -199,6 +199,14 @@ def test_the_benchmark_writes_only_where_it_is_told(monkeypatch, tmp_path, capsy
         "own/gradcon_cpu.csv",
         "own/runs/gradcon_cpu.csv",
     }
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "gradcon_cpu.csv").write_text("something,else\n1,2\n")
+    monkeypatch.setattr(
+        gradcon, "run", lambda *arguments, **options: pytest.fail("measured before it is known where to")
+    )
+    assert status(f"benchmark gradcon --out {tmp_path / 'other'}") == 1
+    assert "is not a result file" in capsys.readouterr().err
+    monkeypatch.setattr(gradcon, "run", lambda *arguments, **options: [row])
     shipped = tmp_path / "shipped" / "gradcon_cpu.csv"
     monkeypatch.setattr(gradcon, "table", lambda rows: f"written before it is printed: {shipped.exists()}")
     capsys.readouterr()

@@ -122,6 +122,8 @@ def test_a_gain_is_taken_apart_into_answers_and_choice(rows):
     np.testing.assert_allclose(answers, [0.1, 0, 0], atol=1e-15)
     np.testing.assert_allclose(experiment.choice_gain(rows, "margin"), np.subtract(whole, answers))
     part = [row for row in rows if (row.method, row.seed) != ("random", 0)]  # a part of a grid: its twin is not there
+    assert experiment.to_twin(part, "margin").value == pytest.approx(0.05)
+    assert "Margin" in str(experiment.table([row for row in rows if row.method == "margin"]))
     np.testing.assert_allclose(experiment.choice_gain(part, "margin"), np.subtract(whole, answers)[1:])
 
 

@@ -171,6 +171,8 @@ def test_pooling_is_scipys_with_ties():
     assert (cut[0] == 0).sum() > 20
     assert spearman_quality(first, second) == pytest.approx(abs(scipy.stats.spearmanr(*cut).statistic) ** 10)
     assert spearman_quality(first, np.zeros_like(first)) == 0
+    with pytest.raises(ValueError, match="NaN"):
+        spearman_quality(first, np.where(second == second[0, 0], np.nan, second))
     assert spearman_quality(first + 1, second + 1) == pytest.approx(  # nobody is silent
         abs(scipy.stats.spearmanr(first.ravel(), second.ravel()).statistic) ** 10
     )

@@ -1,6 +1,7 @@
 """Result rows: a number is kept with what made it, and a killed run leaves no half file."""
 
 import csv
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -90,6 +91,28 @@ def test_whenever_a_write_is_killed_every_row_finds_its_run(tmp_path, monkeypatc
     write_rows(path, [row(condition="known", seconds=3)])
     assert [r.seconds for r in read_rows(path)] == [3, 2]
     assert sum(1 for _ in runs_file(path).open()) == 3
+
+
+def test_who_saves_at_once_saves_with_the_others_rows(tmp_path):
+    path = tmp_path / "r.csv"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda k: write_rows(path, [row(condition=str(k), seconds=k)]), range(24)))
+    assert {r.condition: r.seconds for r in read_rows(path)} == {str(k): k for k in range(24)}
+
+
+def test_who_reads_while_somebody_saves_finds_every_run(tmp_path, monkeypatch):
+    path, real, saved = tmp_path / "r.csv", module._lines, []
+    write_rows(path, [row(seconds=1)])
+
+    def interrupted(file, *columns):
+        lines = list(real(file, *columns))
+        if file == path and not saved:
+            saved.append(True)
+            write_rows(path, [row(seconds=2)])  # the run of what has been read is gone
+        return lines
+
+    monkeypatch.setattr(module, "_lines", interrupted)
+    assert [r.seconds for r in read_rows(path)] == [2]
 
 
 def test_rows_whose_run_is_described_nowhere_are_damaged(tmp_path):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+
 import pytest
 
-from tutorial_lib.results.rows import RESULTS, read_rows
+from tutorial_lib.benchmarks.gradients import RESULTS as BENCHMARKS
+from tutorial_lib.results.rows import RESULTS, read_rows, runs_file
 from tutorial_lib.results.stored import stored_arrays, stored_rows
 
 STORED = sorted(path.stem for path in RESULTS.glob("*.csv"))
@@ -41,6 +44,13 @@ def test_rows_of_a_study_are_those_of_the_file(experiment):
         rows, key=lambda row: list(studies).index(row.study)
     )
     assert len({row.key for row in rows}) == len(rows)
+
+
+@pytest.mark.parametrize("path", [*RESULTS.glob("*.csv"), *BENCHMARKS.glob("*.csv")], ids=lambda path: path.stem)
+def test_each_run_is_described_under_its_name_and_has_a_row(path):
+    with runs_file(path).open(newline="", encoding="utf-8") as file:
+        named = [line["run"] for line in csv.DictReader(file)]
+    assert named == list(dict.fromkeys(row.run for row in read_rows(path)))
 
 
 def test_structure_has_columns_of_its_own():

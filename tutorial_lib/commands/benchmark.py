@@ -96,19 +96,29 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.no_memory:
         plan = dataclasses.replace(plan, memory=False)
 
+    out = gradients.RESULTS if arguments.save else arguments.out
+    path = None if out is None else _readable(out / f"gradients_{device.type}.csv")
     source = _source(device)
     print(f"{source.device}; {source.versions}; ratios to one plain forward and backward pass", flush=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what other libraries have to say about their hooks
         rows = list(gradients.run(plan, source, device, say=_say))
-    out = gradients.RESULTS if arguments.save else arguments.out
-    if out is not None:
+    if path is not None:
         use_style()
-        kept = write_rows(out / f"gradients_{device.type}.csv", rows)
-        cost(gradients.ratios(kept, "norms")).savefig(out / f"gradients_{device.type}.svg")
-        print(f"wrote {out / f'gradients_{device.type}.csv'} and .svg", file=sys.stderr)
+        kept = write_rows(path, rows)
+        cost(gradients.ratios(kept, "norms")).savefig(path.with_suffix(".svg"))
+        print(f"wrote {path} and .svg", file=sys.stderr)
     print(gradients.table(rows))
     return 0
+
+
+def _readable(path: Path) -> Path:
+    """The file to write to, of which what it holds already can be read: not found out after an hour of measuring."""
+    from tutorial_lib.results.rows import read_rows
+
+    if path.exists():
+        read_rows(path)
+    return path
 
 
 def _say(text: str) -> None:
@@ -137,12 +147,12 @@ def _measured(arguments: argparse.Namespace, device: Any, benchmark: Any, plan: 
     """Run a benchmark module's plan, print its table, and write its rows where that was asked for."""
     from tutorial_lib.results.rows import write_rows
 
+    out = benchmark.RESULTS if arguments.save else arguments.out
+    path = None if out is None else _readable(out / f"{arguments.name}_{device.type}.csv")
     source = _source(device)
     print(f"{source.device}; {source.versions}", flush=True)
     rows = list(benchmark.run(plan, source, device, say=_say))
-    out = benchmark.RESULTS if arguments.save else arguments.out
-    if out is not None:
-        path = out / f"{arguments.name}_{device.type}.csv"
+    if path is not None:
         write_rows(path, rows)
         print(f"wrote {path}", file=sys.stderr)
     print(benchmark.table(rows))

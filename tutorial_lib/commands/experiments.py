@@ -164,8 +164,9 @@ def _show(arguments: argparse.Namespace) -> int:
     _check_name(arguments)
     rows, problems = _rows(arguments)
     if rows:
-        measured = [name for name in COLUMNS if name != "run"]  # each row tells its run itself
-        writer = csv.DictWriter(sys.stdout, (*measured, *RUN_COLUMNS, *OPTIONAL), lineterminator="\n")
+        measured = [name for name in COLUMNS if name not in ("challenging_data", "run")]
+        named = (*measured, *RUN_COLUMNS, "challenging_data", *OPTIONAL)  # each row tells its run itself
+        writer = csv.DictWriter(sys.stdout, named, lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
     return problems

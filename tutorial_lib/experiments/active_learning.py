@@ -141,8 +141,9 @@ PLANS: Mapping[str, Plan] = {
 
 def cells(study: str, seeds: Sequence[int]) -> list[Cell]:
     """One cell per seed, look and strategy; a run and its twin are cells of one seed and look."""
+    version = 2 if study == "cifar10" else 1  # 2: ten rounds of 256 labels, not twenty of 128
     return [
-        Cell(EXPERIMENT.name, study, seed, {"look": look, "strategy": strategy})
+        Cell(EXPERIMENT.name, study, seed, {"look": look, "strategy": strategy}, version)
         for seed in seeds
         for look in LOOKS
         for strategy in STRATEGIES
@@ -273,7 +274,10 @@ def to_twin(
     look: str = "feed_forward",
 ) -> Interval:
     """Difference of a strategy and its random twin, with interval; see `tutorial_lib.active_learning.paired_difference`."""
-    return paired_difference(histories(rows, strategy, look), histories(rows, "random", look), test, summary)
+    runs, twins = histories(rows, strategy, look), histories(rows, "random", look)
+    pairs = {run.seed for run in runs} & {twin.seed for twin in twins}  # of a part of a grid
+    mine, theirs = ([run for run in some if run.seed in pairs] for some in (runs, twins))
+    return paired_difference(mine, theirs, test, summary)
 
 
 def look_gain(
@@ -382,7 +386,12 @@ def _luck(rows: Sequence[Row]) -> list[str]:
     if len(histories(rows, "random")) < 2:
         return []
     noise = 100 * seed_noise(rows)
-    names = [name for name in TITLES if name != "random" and len(histories(rows, name)) > 1]
+    twins = {run.seed for run in histories(rows, "random")}
+    names = [
+        name
+        for name in TITLES
+        if name != "random" and len(twins.intersection(run.seed for run in histories(rows, name))) > 1
+    ]
     small = [TITLES[name] for name in names if abs(100 * to_twin(rows, name).value) < noise]
     which = ", ".join(small) if small else "none"
     return [

@@ -327,7 +327,7 @@ def mean_by_level(rows: Sequence[Mapping[str, Any]]) -> list[float]:
 
 def mean_of_stored(rows: Sequence[Row], method: str, seen: str, protocol: str = "") -> list[float]:
     """Mean AUROC over corruptions and networks of stored rows, for levels 1 to 5."""
-    return list(np.mean(each_of_stored(rows, method, seen, protocol), axis=0))
+    return [float(value) for value in each_of_stored(rows, method, seen, protocol).mean(axis=0)]
 
 
 def each_of_stored(rows: Sequence[Row], method: str, seen: str, protocol: str = "") -> NDArray[np.float64]:
@@ -337,6 +337,8 @@ def each_of_stored(rows: Sequence[Row], method: str, seen: str, protocol: str = 
     for row in rows:
         if (row.method, row.challenging_data, row.protocol, row.metric) == wanted:
             networks.setdefault(row.seed, []).append({"condition": row.condition, "value": row.value})
+    if not networks:
+        raise ValueError(f"no stored AUROC of {method!r} with challenging_data {seen!r} and protocol {protocol!r}")
     return np.array([mean_by_level(networks[seed]) for seed in sorted(networks)])
 
 

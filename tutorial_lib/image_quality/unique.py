@@ -224,7 +224,9 @@ def _silenced(responses: Responses) -> Responses:
 def _ranks(responses: Responses) -> NDArray[np.float64]:
     """Ranks of all responses, flat, less their mean; ties share theirs."""
     flat = responses.ravel()
-    if flat.min() < 0:
+    if np.isnan(flat).any():
+        raise ValueError("a response is NaN, which has no rank: is a pixel NaN?")
+    if (flat < 0).any():
         ranks = scipy.stats.rankdata(flat)
     else:  # the silent ones, a third of all, come first and share a rank: they need no sorting
         loud = np.flatnonzero(flat)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tutorial_lib.storage import Damaged, replacing
+from tutorial_lib.storage import Damaged, cache_folder, locked, replacing
 
 if TYPE_CHECKING:
     import torch
@@ -208,10 +208,9 @@ def read_rows(path: str | Path) -> list[Row]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no results at {path}; run the experiment '{path.stem}' to make them")
-    lines = list(_lines(path, COLUMNS, OPTIONAL))
-    if not runs_file(path).is_file():
-        raise DamagedResults(f"{runs_file(path)} is missing, which says what made the rows of {path}")
-    runs = {line["run"]: line for line in _lines(runs_file(path), ("run", *RUN_COLUMNS))}
+    lines, runs = _read_both(path)
+    if any(line["run"] not in runs for line in lines):  # somebody has saved between the two
+        lines, runs = _read_both(path)
     rows: list[Row] = []
     for number, line in enumerate(lines, start=2):
         try:
@@ -234,21 +233,34 @@ def write_rows(path: str | Path, rows: Iterable[Row], without: Callable[[Row], b
     """
     path = Path(path)
     new = {row.key: row for row in rows}
-    old = read_rows(path) if path.exists() else []
-    merged = {row.key: row for row in old if row.key in new or without is None or not without(row)} | new
-    needed = [name for name in OPTIONAL if any(getattr(row, name) for row in merged.values())]
-    # Nine digits keep a float32 exactly and spare the diff the noise of float64.
-    lines = [{**asdict(row), "value": f"{row.value:.9g}", "run": row.run} for row in merged.values()]
-
-    def write_runs(known: Iterable[Row]) -> None:
-        runs = {row.run: _run_of(row) for row in known}
-        described = [{"run": run} | dict(zip(RUN_COLUMNS, said, strict=True)) for run, said in runs.items()]
-        _write_lines(runs_file(path), ("run", *RUN_COLUMNS), described)
-
-    write_runs([*old, *merged.values()])  # until the rows are there, the old ones must find their runs, too
-    _write_lines(path, (*COLUMNS, *needed), lines)
-    write_runs(merged.values())
+    with locked(_lock_of(path)):  # two who save at once would each write without the other's rows
+        old = read_rows(path) if path.exists() else []
+        merged = {row.key: row for row in old if row.key in new or without is None or not without(row)} | new
+        needed = [name for name in OPTIONAL if any(getattr(row, name) for row in merged.values())]
+        # Nine digits keep a float32 exactly and spare the diff the noise of float64.
+        lines = [{**asdict(row), "value": f"{row.value:.9g}", "run": row.run} for row in merged.values()]
+        _write_runs(path, [*old, *merged.values()])  # until the rows are there, the old ones must find their runs, too
+        _write_lines(path, (*COLUMNS, *needed), lines)
+        _write_runs(path, merged.values())
     return list(merged.values())
+
+
+def _lock_of(path: Path) -> Path:
+    """In the cache, since the folder of results is part of a checkout."""
+    return cache_folder() / "locks" / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}.lock"
+
+
+def _read_both(path: Path) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+    lines = list(_lines(path, COLUMNS, OPTIONAL))
+    if not runs_file(path).is_file():
+        raise DamagedResults(f"{runs_file(path)} is missing, which says what made the rows of {path}")
+    return lines, {line["run"]: line for line in _lines(runs_file(path), ("run", *RUN_COLUMNS))}
+
+
+def _write_runs(path: Path, rows: Iterable[Row]) -> None:
+    runs = {row.run: _run_of(row) for row in rows}
+    described = [{"run": run} | dict(zip(RUN_COLUMNS, said, strict=True)) for run, said in runs.items()]
+    _write_lines(runs_file(path), ("run", *RUN_COLUMNS), described)
 
 
 def _run_of(row: Row) -> list[str]:
