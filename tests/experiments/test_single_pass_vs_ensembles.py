@@ -126,7 +126,7 @@ def test_what_is_at_hand_is_not_trained():
 
 
 def test_on_photographs_three_networks_are_right_more_often_and_one_pair_is_not_all_strangers():
-    """What chapters 2 and 3 say of the networks that ship; of calibration on clean images they say nothing."""
+    """What chapters 2 and 3 say of the networks that ship."""
 
     def value(method, metric, condition="known"):
         (row,) = stored("cifar10", method=method, metric=metric, condition=condition)
@@ -134,6 +134,8 @@ def test_on_photographs_three_networks_are_right_more_often_and_one_pair_is_not_
 
     assert value("ensemble of 3", "accuracy") > value("one network", "accuracy")
     assert value("ensemble of 3", "nll") < value("one network", "nll")
+    assert value("ensemble of 3", "ece") < value("one network", "ece") - 0.01
+    assert {row.n for row in stored("cifar10", metric="ece", condition="known")} == {10_000}
     assert value("ensemble of 3", "ece", "noise/3") < value("one network", "ece", "noise/3") - 0.03
     told = {}
     for row in stored("cifar10", metric="auroc_epistemic"):
