@@ -124,6 +124,8 @@ def test_a_gain_is_taken_apart_into_answers_and_choice(rows):
     part = [row for row in rows if (row.method, row.seed) != ("random", 0)]  # a part of a grid: its twin is not there
     assert experiment.to_twin(part, "margin").value == pytest.approx(0.05)
     assert "Margin" in str(experiment.table([row for row in rows if row.method == "margin"]))
+    alone = [row for row in rows if row.method == "random" or row.seed == 0]  # one pair: nothing to say of luck
+    assert "standard deviation" not in str(experiment.table(alone))
     np.testing.assert_allclose(experiment.choice_gain(part, "margin"), np.subtract(whole, answers)[1:])
 
 

@@ -392,6 +392,8 @@ def _luck(rows: Sequence[Row]) -> list[str]:
         for name in TITLES
         if name != "random" and len(twins.intersection(run.seed for run in histories(rows, name))) > 1
     ]
+    if not names:
+        return []
     small = [TITLES[name] for name in names if abs(100 * to_twin(rows, name).value) < noise]
     which = ", ".join(small) if small else "none"
     return [
