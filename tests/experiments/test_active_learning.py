@@ -177,3 +177,24 @@ def test_on_mnist_margin_and_badge_lead_and_entropy_does_not():
     for strategy in ("margin", "badge"):  # the strategies worth having gain nothing by asking twice
         gain = mean_interval(experiment.choice_gain(rows, strategy))
         assert gain.low < 0 < gain.high, strategy
+
+
+def test_on_photographs_nobody_is_told_from_dice_and_a_second_look_lifts_who_asks_worst():
+    """What chapter 14 says of three seeds of CIFAR-10."""
+    rows = stored_rows("active_learning", "cifar10")
+    assert len(experiment.histories(rows, "random")) >= 3
+    strategies = sorted(set(experiment.TITLES) - {"random"})
+    leads = {name: experiment.to_twin(rows, name) for name in strategies}
+    assert all(lead.low < 0 < lead.high for lead in leads.values())
+    assert set(sorted(strategies, key=lambda name: leads[name].value)[:2]) == {"entropy", "bald"}
+    told = {
+        name
+        for name in strategies
+        for gain in [mean_interval(experiment.look_gain(rows, name, "gaussian_noise"))]
+        if not gain.low <= 0 <= gain.high
+    }
+    assert told == {"entropy", "bald"}
+    assert all(np.mean(experiment.choice_gain(rows, name, "gaussian_noise")) > 0.005 for name in told)
+    assert leads["margin"].high < experiment.to_twin(stored_rows("active_learning", "mnist"), "margin").low
+    for test in experiment.TESTS:
+        assert abs(mean_interval(experiment.look_gain(rows, "random", test)).value) < 0.005
