@@ -36,8 +36,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def book() -> Path:
-    """Folder of the built book. What has changed since the last build is built first; if nothing has, that is quick.
+def book(request: pytest.FixtureRequest) -> Path:
+    """Folder of the built book. What has changed since the last build is built first, which takes minutes and is said; if
+    nothing has changed, it is quick.
 
     Tests in several processes wait for each other here. With ``TUTORIAL_BOOK_AS_BUILT`` set, as ``make chapter`` sets it,
     nothing is built.
@@ -45,6 +46,8 @@ def book() -> Path:
     built = ROOT / "_build" / "html"
     if os.environ.get("TUTORIAL_BOOK_AS_BUILT"):
         return built
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print("\nbringing the book up to date (minutes where notebooks have changed) ...", flush=True)
     with locked(ROOT / "_build" / ".lock"):
         build = subprocess.run(
             [sys.executable, ROOT / "tools" / "build_book.py"],
