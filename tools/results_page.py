@@ -66,7 +66,16 @@ CSV_COLUMNS = (
         "seed_noise",
     ),
     *("state", "reason", "challenging_data", "held_out", "held_out_spread", "control", "control_spread", "control_is"),
-    *("over_control", "over_control_noise", "device", "minutes_a_seed", "commit", "command", "source"),
+    *(
+        "controls_not_run",
+        "over_control",
+        "over_control_noise",
+        "device",
+        "minutes_a_seed",
+        "commit",
+        "command",
+        "source",
+    ),
 )
 
 
@@ -157,6 +166,7 @@ def _record(entry: Entry) -> dict[str, object]:
         "control": entry.control.mean if entry.control else None,
         "control_spread": entry.control.spread if entry.control else None,
         "control_is": entry.control.title,
+        "controls_not_run": "; ".join(entry.controls_missing) if entry.ours else "",
         "over_control": over,
         "over_control_noise": noise,
         "device": "; ".join(ours.of("device")),
@@ -271,7 +281,9 @@ def _entry_html(entry: Entry, name: str, place: int) -> str:
     cells = [printed(entry.value), _linked(ours, entry, name, place, "ours"), _difference(entry), _state(entry)]
     held_out = _linked(entry.held_out, entry, name, place, "held-out") if match.held_out else "nothing to hold out"
     control = _linked(entry.control, entry, name, place, "control")
-    cells += [held_out, f"{control} {escape(entry.control.title)}" if entry.control else NOTHING, _over_control(entry)]
+    not_run = f" (not run: {escape(', '.join(entry.controls_missing))})" if ours and entry.controls_missing else ""
+    of_what = f"{control} {escape(entry.control.title)}" if entry.control else NOTHING
+    cells += [held_out, of_what + not_run, _over_control(entry)]
     cells += [SEEN[match.seen]]
     if ours:
         commits = " ".join(f"<code>{escape(commit)}</code>" for commit in ours.of("commit"))

@@ -261,3 +261,22 @@ def test_an_advantage_within_seed_noise_is_not_counted(tried):
     [noisy] = entries(table, lambda name: [*(row(v, s) for s, v in enumerate((0.3, 0.5, 0.8))), *controls])
     assert noisy.over_control[0] > 0
     assert "1 of 2 numbers beat the best of their controls by more than seed noise" in lesson([clear, noisy])
+
+
+def test_the_best_of_some_controls_is_not_the_best_of_all(tried):
+    """A number whose strongest control was never run for it beats nothing yet."""
+    columns = {"method": "purview", "metric": "auroc"}
+    controls = {"MSP": {**columns, "method": "msp"}, "H on logits": {**columns, "method": "control_logits"}}
+    table = described(tried, columns=columns, controls=controls)
+    rows = [row(0.9 + 0.01 * s, s) for s in range(3)] + [row(0.5, s, method="msp") for s in range(3)]
+    [some] = entries(table, lambda name: rows)
+    assert some.over_control and some.beats_controls is None and some.controls_missing == ("H on logits",)
+    assert "0 of 1 numbers beat the best of their controls by more than seed noise, and of 1 that would" in lesson(
+        [some]
+    )
+    [lost] = entries(table, lambda name: [*rows[:3], *(row(0.95, s, method="msp") for s in range(3))])
+    assert lost.beats_controls is False, "what does not beat some does not beat all"
+    rows += [row(0.95, s, method="control_logits") for s in range(3)]
+    [whole] = entries(table, lambda name: rows)
+    assert whole.beats_controls is False and not whole.controls_missing
+    assert "the one number with a control does not beat it" in lesson([whole])

@@ -66,8 +66,10 @@ __all__ = [
     "choice_gain",
     "histories",
     "look_gain",
+    "mean_accuracy",
+    "pair_noise",
+    "published_accuracy",
     "published_gains",
-    "seed_noise",
     "test_sets",
     "to_twin",
     "train_with",
@@ -328,11 +330,37 @@ def published_gains(strategy: str, test: str = "clean") -> list[float]:
     return [two[network] - one[network] for network in one]
 
 
-def seed_noise(
-    rows: Sequence[Row], test: str = "clean", summary: str = "mean_over_rounds", look: str = "feed_forward"
+def mean_accuracy(rows: Sequence[Row], strategy: str, test: str = "clean", look: str = "feed_forward") -> float:
+    """Accuracy of a strategy, a fraction: mean over rounds, then over seeds."""
+    return float(np.mean([SUMMARIES["mean_over_rounds"](run, test) for run in histories(rows, strategy, look)]))
+
+
+def published_accuracy(test: str = "clean") -> float:
+    """Accuracy by one look in the published table, a fraction: the mean of its strategies and networks.
+
+    >>> round(published_accuracy() - published_accuracy("gaussian_noise"), 3)
+    0.121
+    """
+    found = read_published("active_learning", inference="feed-forward", test_set=TESTS[test])
+    return float(np.mean([row["value"] for row in found]))
+
+
+def pair_noise(
+    rows: Sequence[Row],
+    strategy: str,
+    test: str = "clean",
+    summary: str = "mean_over_rounds",
+    look: str = "feed_forward",
 ) -> float:
-    """Standard deviation over seeds of the random twin: how far a single run moves by luck."""
-    return float(np.std([SUMMARIES[summary](run, test) for run in histories(rows, "random", look)], ddof=1))
+    """Standard deviation over seeds of the difference between a run and its twin: how far one pair moves by luck."""
+    return float(np.std(list(_lead_by_seed(rows, strategy, test, summary, look).values()), ddof=1))
+
+
+def _lead_by_seed(rows: Sequence[Row], strategy: str, test: str, summary: str, look: str) -> dict[int, float]:
+    value = SUMMARIES[summary]
+    of_twin = {run.seed: value(run, test) for run in histories(rows, "random", look)}
+    runs = histories(rows, strategy, look)
+    return {run.seed: value(run, test) - of_twin[run.seed] for run in runs if run.seed in of_twin}
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -382,23 +410,18 @@ def _strategies(rows: Sequence[Row]) -> str:
 
 
 def _luck(rows: Sequence[Row]) -> list[str]:
-    """A sentence on what a single seed could not have shown."""
-    if len(histories(rows, "random")) < 2:
+    """A sentence on what a single pair could not have shown."""
+    leads = {name: _lead_by_seed(rows, name, "clean", "mean_over_rounds", "feed_forward") for name in TITLES}
+    leads = {name: found for name, found in leads.items() if name != "random" and len(found) > 1}
+    if not leads:
         return []
-    noise = 100 * seed_noise(rows)
-    twins = {run.seed for run in histories(rows, "random")}
-    names = [
-        name
-        for name in TITLES
-        if name != "random" and len(twins.intersection(run.seed for run in histories(rows, name))) > 1
+    noise = {name: 100 * pair_noise(rows, name) for name in leads}
+    small = [
+        TITLES[name] for name, found in leads.items() if 100 * abs(np.mean(list(found.values()))) < 2 * noise[name]
     ]
-    if not names:
-        return []
-    small = [TITLES[name] for name in names if abs(100 * to_twin(rows, name).value) < noise]
-    which = ", ".join(small) if small else "none"
     return [
-        f"One standard deviation of the twin over seeds is {noise:.1f} points. Differences smaller than that, which no "
-        f"single pair of runs could show: {which}."
+        f"One standard deviation of a lead over seeds is {min(noise.values()):.1f} to {max(noise.values()):.1f} points. "
+        f"Leads below two of their own, which no single pair of runs could show: {', '.join(small) or 'none'}."
     ]
 
 
@@ -422,9 +445,7 @@ def _printed(strategy: str, test: str) -> str:
 def _difference(rows: Sequence[Row], strategy: str, test: str, summary: str) -> str:
     if strategy == "random":
         return "–"
-    value = SUMMARIES[summary]
-    of_twin = {run.seed: value(run, test) for run in histories(rows, "random")}
-    return _points([value(run, test) - of_twin[run.seed] for run in histories(rows, strategy) if run.seed in of_twin])
+    return _points(list(_lead_by_seed(rows, strategy, test, summary, "feed_forward").values()))
 
 
 def _points(differences: Sequence[float]) -> str:

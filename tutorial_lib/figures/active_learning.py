@@ -14,11 +14,17 @@ from numpy.typing import ArrayLike
 from tutorial_lib.metrics import Interval
 from tutorial_lib.plots import KNOWN, MODEL, MODEL_UNCERTAINTY, MUTED, PALETTE, UNKNOWN, WIDTH
 
-__all__ = ["Asked", "Rounds", "draw_asked", "draw_intervals", "draw_lead", "draw_seeds"]
+__all__ = ["BY_TEST", "Asked", "Rounds", "draw_asked", "draw_intervals", "draw_lead", "draw_seeds"]
 
 _CLASSES = "osD"
 """Marker of each class of the points."""
 _LINES = ((UNKNOWN, "^"), (KNOWN, "o"), (PALETTE[4], "v"), (MODEL_UNCERTAINTY, "D"), (MODEL, "s"))
+
+
+BY_LOOK = ((MODEL, "D"), (MODEL_UNCERTAINTY, "s"), (MUTED, "v"))
+"""Colour and marker of each kind of second look."""
+BY_TEST = ((KNOWN, "o"), (UNKNOWN, "^"))
+"""Of clean images, and of noisy ones."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +140,7 @@ def draw_intervals(
     axes: Axes,
     intervals: Mapping[str, Mapping[str, Interval]],
     published: Mapping[str, Sequence[float]] | None = None,
+    looks: Sequence[tuple[str, str]] = BY_LOOK,
 ) -> None:
     """Published numbers as hollow marks above ours with intervals, several of ours below each other in a row.
 
@@ -141,17 +148,18 @@ def draw_intervals(
         axes: where to draw.
         intervals: for each kind of ours, fractions by the name of the row; drawn in points, the first row at the top.
         published: likewise, for the rows that have them.
+        looks: colour and marker of each kind.
     """
     names = list(next(iter(intervals.values())))
-    kinds = ((MODEL, "D"), (MODEL_UNCERTAINTY, "s"), (MUTED, "v"))
-    for place, ((label, found), (colour, marker)) in enumerate(zip(intervals.items(), kinds, strict=False)):
+    for place, ((label, found), (colour, marker)) in enumerate(zip(intervals.items(), looks, strict=False)):
         mean = np.array([100 * found[name].value for name in names])
         half = np.array([100 * (found[name].high - found[name].value) for name in names])
         rows = np.arange(len(names)) + 0.22 * place
         axes.errorbar(mean, rows, xerr=half, fmt=marker, color=colour, ms=5, elinewidth=1.8, label=label)
     printed = [(100 * value, row - 0.24) for row, name in enumerate(names) for value in (published or {}).get(name, ())]
     at = np.array(printed).reshape(-1, 2)
-    axes.plot(at[:, 0], at[:, 1], "o", mfc="white", mec=UNKNOWN, mew=1.6, ms=6, label="published")
+    if published is not None:
+        axes.plot(at[:, 0], at[:, 1], "o", mfc="white", mec=UNKNOWN, mew=1.6, ms=6, label="published")
     axes.axvline(0, color=MUTED, lw=1, zorder=0)
     axes.set_yticks(range(len(names)), names)
     axes.set(ylim=(len(names) - 0.3, -0.6))

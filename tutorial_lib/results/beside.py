@@ -63,6 +63,7 @@ class Entry:
         held_out: the same with the challenging data held out.
         control: the best of the controls, on the mean over seeds.
         stand_in: name of the study whose rows are shown and were not judged; empty if they are of the published data.
+        controls_missing: titles of the controls that have no rows for this number.
     """
 
     published: Mapping[str, object]
@@ -72,6 +73,7 @@ class Entry:
     held_out: Ours
     control: Ours
     stand_in: str = ""
+    controls_missing: tuple[str, ...] = ()
 
     @property
     def value(self) -> float:
@@ -82,6 +84,18 @@ class Entry:
         """Ours minus the control, seed by seed, and its noise; positive is better, also for errors."""
         found = advantage(self.ours.by_seed, self.control.by_seed)
         return found if found is None or larger_is_better(self.match.metric) else (-found[0], found[1])
+
+    @property
+    def beats_controls(self) -> bool | None:
+        """Whether ours is ahead of the best control by more than seed noise; None where that is open.
+
+        Open is it with one seed, with no control, and when ours is ahead of those that have been run and others have not:
+        the best of some is not the best of all. What does not beat some does not beat all.
+        """
+        if self.over_control is None or self.over_control[1] is None:
+            return None
+        difference, noise = self.over_control
+        return (None if self.controls_missing else True) if difference > noise else False
 
 
 def larger_is_better(metric: str) -> bool:
@@ -118,9 +132,10 @@ def entries(table: PublishedTable, rows_of: Callable[[str], Sequence[Row]] | Non
             for title, columns in match.controls.items()
             if shown
         ]
+        missing = tuple(title for title, one in zip(match.controls, controls, strict=False) if not one)
         best = max if larger_is_better(match.metric) else min
         control = best((control for control in controls if control), key=lambda one: one.mean, default=Ours())
-        found.append(Entry(published, match, verdict, ours, held_out, control, stand_in))
+        found.append(Entry(published, match, verdict, ours, held_out, control, stand_in, missing))
     return found
 
 
@@ -151,8 +166,9 @@ def lesson(found: Sequence[Entry]) -> str:
             f"median difference is {np.median(points):.1f} points"
         )
     else:
-        sentence = f"On {shown[0].stand_in}, which stands in until the published data are run"
-    sentence += _with_held_out(shown) + _beside_control(shown)
+        sentence = f"Nothing of the published data has been run, and {shown[0].stand_in} stands in for them"
+    meant = judged or shown
+    sentence += _with_held_out(meant) + _beside_control(meant)
     return sentence + "."
 
 
@@ -167,13 +183,18 @@ def _with_held_out(shown: Sequence[Entry]) -> str:
 
 
 def _beside_control(shown: Sequence[Entry]) -> str:
-    both = [advance for entry in shown if (advance := entry.over_control)]
-    if not both:
+    compared = [entry for entry in shown if entry.over_control]
+    if not compared:
         return ""
-    told = [difference > noise for difference, noise in both if noise is not None]
+    told = [entry.beats_controls for entry in compared if entry.over_control and entry.over_control[1] is not None]
     if not told:
         return "; with one seed, nobody can tell an advantage over a control from luck"
-    return f"; {sum(told)} of {len(told)} numbers beat the best of their controls by more than seed noise"
+    by_more = "by more than seed noise"
+    if len(told) == 1 and told[0] is not None:
+        return f"; the one number with a control {'beats' if told[0] else 'does not beat'} it {by_more}"
+    waiting = told.count(None)
+    rest = f", and of {waiting} that would not all controls have been run" if waiting else ""
+    return f"; {told.count(True)} of {len(told)} numbers beat the best of their controls {by_more}{rest}"
 
 
 class _Index:

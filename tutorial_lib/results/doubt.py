@@ -55,10 +55,10 @@ def _seeds(found: Sequence[Entry]) -> str:
 
 
 def _beside_controls(found: Sequence[Entry]) -> str:
-    told = [over for entry in found if (over := entry.over_control) and over[1] is not None]
+    told = [beats for entry in found if (beats := entry.beats_controls) is not None]
     if not told:
         return ""
-    beaten = sum(difference > float(noise or 0) for difference, noise in told)
+    beaten = sum(told)
     if 2 * beaten > len(told):
         return (
             f"A better control: {beaten} of {len(told)} numbers are ahead of the best that we thought of; one that catches up "
