@@ -45,6 +45,25 @@ def test_one_way_alone_is_good_for_every_kind():
     assert set.intersection(*good) == {"activation_fusion"}
 
 
+def test_on_photographs_the_advice_turns_around():
+    """What chapter 16 says of the larger networks."""
+    table = auroc_by_kind("cifar10", "resnet20")
+    far, turned = table["something else altogether"], table["known, turned or inverted"]
+    assert min(np.subtract(far["activation_density"], far["energy"])) > 0
+    assert max(np.subtract(turned["activation_density"], turned["energy"])) < 0
+    attacked = {way: np.mean(values) for way, values in table["known, attacked"].items()}
+    assert max(attacked["msp"], attacked["energy"]) < 0.45
+    assert attacked["activation_fusion"] < attacked["activation_density"] - 0.05
+
+
+def test_nothing_lies_outside_the_picture():
+    """A way that is worse than a coin is the most instructive dot of all."""
+    figure = decision({"attacked": {"msp": [0.35], "energy": [0.9]}}, "a title")
+    left, right = figure.axes[0].get_xlim()
+    assert left < 0.35 and right > 0.9
+    assert decision({"calm": {"msp": [0.8]}}, "a title").axes[0].get_xlim()[0] == 0.5
+
+
 def test_tails_are_drawn_as_shares(axes):
     draw_tails(axes, {"normal": [0.1, 0.5, 0.9], "strange": [0.01, 0.01, 0.2]})
     x, y = axes.lines[2].get_data()

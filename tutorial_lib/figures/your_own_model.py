@@ -50,7 +50,8 @@ def decision(table: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> 
     """AUROC of every way to score, a panel per kind of stranger, a dot per network.
 
     Blue discs are ways that cannot be told from the best of their panel, grey diamonds the others; see
-    `tutorial_lib.scoring.decision.good_ways`. The lowest line of each panel's ways costs most.
+    `tutorial_lib.scoring.decision.good_ways`. The lowest line of each panel's ways costs most. Where a way is worse than a
+    coin, a dashed line at one half says so.
 
     Args:
         table: by kind and way, one number per network.
@@ -59,6 +60,7 @@ def decision(table: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> 
     names = [way for way in WAYS if any(way in by_way for by_way in table.values())]
     across = 2
     down = math.ceil(len(table) / across)
+    lowest_value = min(value for by_way in table.values() for values in by_way.values() for value in values)
     figure, axes = plt.subplots(
         down, across, figsize=(WIDTH, down * (0.25 * len(names) + 0.95) + 0.4), sharex=True, sharey=True, squeeze=False
     )
@@ -75,7 +77,9 @@ def decision(table: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> 
         cell.set_title(textwrap.fill(kind, 19), fontsize=12)
         cell.set_yticks(range(len(names)), [WAYS[way].title for way in names])
         cell.set_ylim(len(names) - 0.5, -0.5)
-        cell.set_xlim(0.5, 1.02)
+        cell.set_xlim(min(0.5, lowest_value - 0.02), 1.02)
+        if lowest_value < 0.5:
+            cell.axvline(0.5, color=MUTED, lw=1, ls="--", zorder=0)
         cell.grid(axis="x", color="#dddddd", lw=0.8)
         cell.set_axisbelow(True)
     for column in range(across):
