@@ -288,6 +288,9 @@ def _calibration(row: Published) -> Match:
 def _ensembles(row: Published) -> Match:
     images = row["dataset"] == "ImageNet"
     missing = "the images of ImageNet and networks trained on them" if images else "a trained Wide ResNet-28-10"
+    if row["method"] == "DUQ":
+        fashion = str(row["dataset"]).startswith("Fashion")
+        missing = "a study whose known images are Fashion-MNIST" if fashion else "a ResNet-18 trained as DUQ"
     percent = "percent" in row["metric"]
     return Match(
         str(row["dataset"]),
