@@ -20,6 +20,9 @@ CPU = torch.device("cpu")
 def test_the_grid():
     digits = experiment.cells("digits", range(5))
     assert len({cell.key for cell in digits}) == len(digits) == 6 * 5 + 1
+    assert len(experiment.cells("mnist", range(3))) == 6 * 3, (
+        "side by side is for networks that do not fill a processor"
+    )
     assert len(experiment.cells("moons", range(2))) == 2 * 7 * 2
     assert [dict(cell.settings) for cell in experiment.cells("cifar10", range(3))] == [{"group": "networks"}]
 
@@ -144,3 +147,58 @@ def test_on_photographs_three_networks_are_right_more_often_and_one_pair_is_not_
     mean = {method: np.mean(list(kinds.values())) for method, kinds in told.items()}
     assert told["DDU"]["svhn"] > told["one network"]["svhn"] + 0.02
     assert mean["DDU"] < mean["one network"] - 0.03 and mean["SNGP"] > mean["one network"]
+
+
+# MNIST: what chapters 2 and 3 say of it, one test for each of them.
+
+
+def told_by(study, metric, **which):
+    """Mean AUROC over the kinds of stranger, one number for each seed."""
+    rows = [row for row in stored(study, metric=metric, **which) if row.condition != "ambiguous"]
+    by_seed = {}
+    for row in rows:
+        by_seed.setdefault(row.seed, []).append(row.value)
+    assert {len(values) for values in by_seed.values()} == {9}
+    return np.array([np.mean(values) for _, values in sorted(by_seed.items())])
+
+
+def test_three_seeds_of_mnist_are_stored():
+    by_row = {}
+    for row in stored("mnist"):
+        by_row.setdefault((row.series, row.condition, row.metric), set()).add(row.seed)
+    assert by_row and all(seeds == {0, 1, 2} for key, seeds in by_row.items() if "training" not in key[0])
+    assert {row.n for row in stored("mnist", metric="nll")} == {10_000}
+
+
+def test_what_chapter_2_says_of_mnist():
+    lenet = {"network": "lenet"}
+    one, two, five = (
+        told_by("mnist", "auroc_entropy", method=name, **lenet)
+        for name in ("one network", "ensemble of 2", "ensemble of 5")
+    )
+    assert (two > one).all() and (five > one).all()
+    for metric, better in (("nll", -1), ("ece", 1)):  # the likelihood gains, the calibration loses
+        alone, together = (
+            np.array(over_seeds("mnist", method=name, condition="known", metric=metric, **lenet))
+            for name in ("one network", "ensemble of 5")
+        )
+        assert (better * (together - alone) > 0).all(), metric
+    on_top = told_by("mnist", "auroc_epistemic", method="DDU", variant="on top", **lenet)
+    assert on_top.mean() < one.mean()
+
+
+def test_what_chapter_3_says_of_mnist():
+    residual = {"network": "resnet20"}
+    softmax = told_by("mnist", "auroc_entropy", method="one network", **residual)
+    density = told_by("mnist", "auroc_epistemic", method="DDU", variant="unbounded", **residual)
+    bounded = told_by("mnist", "auroc_epistemic", method="DDU", variant="bounded", **residual)
+    assert density.min() > 0.99 > 0.8 > softmax.min() and np.ptp(softmax) > 0.1, "the softmax is a matter of luck"
+    assert abs(bounded.mean() - density.mean()) < 0.01
+    accuracies = [row.value for row in stored("mnist", metric="accuracy", condition="known", **residual)]
+    assert min(accuracies) > 0.99
+    assert np.ptp(told_by("mnist", "auroc_entropy", method="DDU", variant="bounded", **residual)) > 0.05
+    on_top = told_by("mnist", "auroc_epistemic", method="DDU", variant="on top", network="lenet")
+    assert on_top.mean() < told_by("mnist", "auroc_entropy", method="one network", network="lenet").mean()
+    cost = {"condition": "cost", "metric": "batch_seconds"}
+    large = np.mean(over_seeds("mnist", method="DDU", variant="unbounded", **residual, **cost))
+    assert large > np.mean(over_seeds("mnist", method="ensemble of 5", network="lenet", **cost))
