@@ -46,12 +46,13 @@ test: $(STAMP) ## run all tests: the library, every notebook, the built book; so
 quick: $(STAMP) ## the tests that take a minute together: no notebook, no built book, no browser, nothing slow
 	$(PYTEST) -m "not slow and not book and not browser" tutorial_lib tools tests $(ARGS)
 
+CHAPTER = $(shell echo "$(NAME)" | sed 's/^[0-9]$$/0&/')
 chapter: $(STAMP) ## build and check one chapter: make chapter NAME=08
 	@test -n "$(NAME)" || { echo "say which: make chapter NAME=08"; exit 2; }
-	$(BIN)/python tools/build_book.py --chapter $(NAME)
-	$(BIN)/python tools/make_learner.py notebooks/$(NAME)*.ipynb
-	TUTORIAL_BOOK_AS_BUILT=1 $(PYTEST) notebooks/$(NAME)*.ipynb tests/book tests/notebooks tests/tools \
-		-k "$(basename $(notdir $(wildcard notebooks/$(NAME)*.ipynb)))" $(ARGS)
+	$(BIN)/python tools/build_book.py --chapter $(CHAPTER)
+	$(BIN)/python tools/make_learner.py notebooks/$(CHAPTER)*.ipynb
+	TUTORIAL_BOOK_AS_BUILT=1 $(PYTEST) notebooks/$(CHAPTER)*.ipynb tests/book tests/notebooks tests/tools \
+		-k "$(basename $(notdir $(wildcard notebooks/$(CHAPTER)*.ipynb)))" $(ARGS)
 
 emulated: $(STAMP) ## the numerical tests as on an old processor, with nothing in the cache
 	@cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && set -x && \

@@ -260,10 +260,26 @@ def build() -> int:
     return 0 if passed else 1
 
 
+def study_problem() -> str:
+    """Why the study in TUTORIAL_STUDY cannot be read, if so: better known before sixteen notebooks have failed at it."""
+    if not os.environ.get("TUTORIAL_STUDY"):
+        return ""
+    from tutorial_lib.data.errors import DataDamaged, DataUnavailable
+    from tutorial_lib.studies import load_study
+
+    try:
+        return "" if len(load_study().train) else "the study has no training images"
+    except (ValueError, DataDamaged, DataUnavailable) as error:
+        return f"the book cannot be built: {error}"
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Build the book, or one chapter of it.")
     parser.add_argument("--chapter", help="number of the one notebook to execute")
     chosen = parser.parse_args(arguments).chapter
+    if problem := study_problem():
+        print(problem, file=sys.stderr)
+        return 2
     if chosen is None:
         return build()
     try:

@@ -200,3 +200,16 @@ def test_failure_repetition_mending_and_change_of_the_library(divides):
     assert status == 0 and "Nothing has changed" in printed
     status, printed, page = divides(4)
     assert status == 0 and "quotient 21" in page and "quotient 42" not in page, printed
+
+
+def test_a_study_that_cannot_be_read_is_known_before_any_notebook_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(build_book, "build", lambda: pytest.fail("it was built all the same"))
+    monkeypatch.setenv("TUTORIAL_STUDY", "cifar_10")
+    assert build_book.main([]) == 2
+    assert "cifar10" in capsys.readouterr().err
+    monkeypatch.setenv("TUTORIAL_STUDY", "cifar10")
+    monkeypatch.setenv("TUTORIAL_DATA", str(tmp_path))
+    assert build_book.main([]) == 2
+    assert len(capsys.readouterr().err.splitlines()) <= 6
+    monkeypatch.setenv("TUTORIAL_STUDY", "digits")
+    assert build_book.study_problem() == ""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 from joblib.externals.loky import get_reusable_executor
@@ -13,6 +16,7 @@ import grid
 
 from tutorial_lib.runs.runner import run
 from tutorial_lib.runs.store import CellStore
+from tutorial_lib.storage import locked
 
 CELLS = grid.cells("digits", [0])
 
@@ -36,3 +40,38 @@ def test_a_killed_worker_costs_a_try_and_two_cost_the_cell(tmp_path, monkeypatch
     monkeypatch.delenv("GRID_KILL")
     assert [outcome.state for outcome in run(grid.EXPERIMENT, CELLS, store, "test", progress=False)] == ["done"]
     assert all(path.suffix == ".npz" for path in store.folder.rglob("*") if path.is_file())
+
+
+def test_workers_do_not_outlive_who_asked_them(tmp_path):
+    """A run that is killed in the middle of two cells gives their locks back at once, not when the cells are done."""
+    store = CellStore(tmp_path / "cells")
+    program = (
+        "import grid; from pathlib import Path; from tutorial_lib.runs.runner import run; "
+        "from tutorial_lib.runs.store import CellStore; "
+        f"run(grid.EXPERIMENT, grid.cells('digits', [0]), CellStore(Path({str(store.folder)!r})), 'test', jobs=2)"
+    )
+    here = str(Path(__file__).parent)
+    path = os.pathsep.join([here, str(Path(__file__).parents[2])])
+    environment = {**os.environ, "PYTHONPATH": path, "GRID_SECONDS": "300"}
+    master = subprocess.Popen([sys.executable, "-c", program], env=environment, cwd=here, stderr=subprocess.DEVNULL)
+    try:
+        _wait(lambda: sum(store.lock_path(cell).exists() for cell in CELLS) == 2, "two cells are being computed")
+        assert sum(_is_free(store.lock_path(cell)) for cell in CELLS if store.lock_path(cell).exists()) == 0
+    finally:
+        master.kill()
+        master.wait()
+    _wait(lambda: all(_is_free(store.lock_path(cell)) for cell in CELLS), "the locks are free", 30)
+    assert not any(cell in store for cell in CELLS)
+
+
+def _is_free(path: Path) -> bool:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path, wait=False) as mine:
+        return mine
+
+
+def _wait(condition, what: str, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.2)

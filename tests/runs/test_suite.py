@@ -18,6 +18,7 @@ from tutorial_lib.data.errors import DataUnavailable
 from tutorial_lib.results.rows import Row
 from tutorial_lib.runs import suite
 from tutorial_lib.runs.experiment import Cell
+from tutorial_lib.runs.registry import EXPERIMENTS, experiment_named
 from tutorial_lib.runs.runner import Outcome
 from tutorial_lib.runs.store import CellStore
 from tutorial_lib.runs.suite import NETWORKS, Planned, Suite, Times, plan
@@ -147,3 +148,13 @@ def test_the_command_prints_its_plan_and_what_is_left(tmp_path, monkeypatch, cap
         with pytest.raises(SystemExit):
             main(["suite", *wrong])
     assert "did you mean 'digits'" in capsys.readouterr().err
+
+
+def test_images_that_must_be_asked_for_are_not_taken_for_granted(tmp_path, monkeypatch):
+    monkeypatch.setenv("TUTORIAL_DATA", str(tmp_path))
+    asked = {"cure_tsr", "olives", "multi_live", "tid2013", "live_crops"}
+    studies = {study for name in EXPERIMENTS for study in experiment_named(name).studies}
+    assert asked <= studies
+    assert {study for study in studies if suite.data_there(study)} == {"digits", "toy", "moons", "ladder"}
+    (tmp_path / "OLIVES").mkdir()
+    assert suite.data_there("olives")

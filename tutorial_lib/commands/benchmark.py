@@ -113,9 +113,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _readable(path: Path) -> Path:
-    """The file to write to, of which what it holds already can be read: not found out after an hour of measuring."""
-    from tutorial_lib.results.rows import read_rows
+    """The file to write to, if it can be written and what it holds already be read: not found out after an hour of measuring."""
+    from tutorial_lib.commands.own_model import check_writable
+    from tutorial_lib.results.rows import read_rows, runs_file
 
+    check_writable(path, runs_file(path))
     if path.exists():
         read_rows(path)
     return path

@@ -132,7 +132,6 @@ def _run(arguments: argparse.Namespace) -> int:
         backend=arguments.backend,
         scheduler=arguments.scheduler,
         threads=arguments.threads,
-        progress=sys.stderr.isatty(),
     )
     for outcome in outcomes:
         if outcome.message:

@@ -98,6 +98,19 @@ def checked_device(asked: str | None, error: Callable[[str], None]) -> str:
     return asked
 
 
+def scheduler(text: str) -> str:
+    """The address of a Dask scheduler.
+
+    >>> scheduler("tcp://host:8786")
+    'tcp://host:8786'
+    """
+    scheme, _, rest = text.partition("://")
+    host, _, port = rest.rpartition(":")
+    if not scheme or not host or not port.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be an address such as tcp://host:8786, got {text}")
+    return text
+
+
 def add_running_options(command: argparse.ArgumentParser) -> None:
     """How the cells of an experiment are computed: how many at a time, with what, and where."""
     command.add_argument(
@@ -114,7 +127,10 @@ def add_running_options(command: argparse.ArgumentParser) -> None:
         help="where cells run: processes of this machine (default), or a Dask cluster (pip install dask distributed)",
     )
     command.add_argument(
-        "--scheduler", metavar="ADDRESS", help="of a Dask scheduler, tcp://host:port (default: a local cluster)"
+        "--scheduler",
+        type=scheduler,
+        metavar="ADDRESS",
+        help="of a Dask scheduler, tcp://host:port (default: a local cluster)",
     )
 
 

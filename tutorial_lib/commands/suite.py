@@ -104,7 +104,6 @@ def _run(arguments: argparse.Namespace) -> int:
         backend=arguments.backend,
         scheduler=arguments.scheduler,
         threads=arguments.threads,
-        progress=sys.stderr.isatty(),
     )
     if arguments.save:
         _save(whole)

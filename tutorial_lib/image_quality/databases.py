@@ -255,8 +255,8 @@ def _by_name(folder: Path) -> dict[str, Path]:
 def _there(path: Path) -> None:
     if not path.exists():
         raise DataUnavailable(
-            f"{path} is missing. The database must be asked for at its authors' page and unpacked as it comes; then give "
-            "the folder it was unpacked to"
+            f"{path} is missing. The database must be asked for at its authors' page and unpacked as it comes, into "
+            "tid2013 or multi_live of the data folder (TUTORIAL_DATA)"
         )
 
 

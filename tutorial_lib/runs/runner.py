@@ -6,8 +6,12 @@ not depend on how many others ran beside it.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import logging
+import os
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,7 +73,7 @@ def run(
         backend: ``"processes"`` on this machine, or ``"dask"``.
         scheduler: address of the Dask scheduler, ``"tcp://host:8786"``.
         threads: threads a cell uses on a CPU.
-        progress: show a bar with the time left.
+        progress: show a bar with the time left; where there is no terminal, a line every half minute.
         may_start: asked before a cell starts; what it refuses is left out.
         heard: told of every outcome as it comes.
 
@@ -95,7 +99,9 @@ def run(
                 outcomes.append(Outcome(cell, "repaired", f"{error} (now {store.set_aside(cell).name})"))
         missing.append(cell)
     title = experiment.name if isinstance(experiment, Experiment) else "suite"
-    bar = tqdm(total=len(cells), initial=len(cells) - len(missing), desc=title, unit="cell", disable=not progress)
+    there = len(cells) - len(missing)
+    bar = tqdm(total=len(cells), initial=there, desc=title, unit="cell", disable=not progress, **_how_often())
+    master = os.getpid() if backend == "processes" and jobs > 1 else None
 
     def tasks(chosen: Sequence[Cell], wait: bool) -> Iterator[Any]:
         for i, cell in enumerate(chosen):
@@ -103,7 +109,7 @@ def run(
                 continue
             its = experiment if isinstance(experiment, Experiment) else experiment[cell.experiment]
             said = command if isinstance(command, str) else command(cell)
-            yield joblib.delayed(compute_cell)(its, cell, store.folder, said, _device(device, i), threads, wait)
+            yield joblib.delayed(compute_cell)(its, cell, store.folder, said, _device(device, i), threads, wait, master)
 
     def ended(outcome: Outcome) -> None:
         outcomes.append(outcome)
@@ -137,10 +143,29 @@ def run(
     return outcomes
 
 
+def _how_often() -> dict[str, float]:
+    """When a bar is drawn anew: at once on a terminal, twice a minute in a file, which keeps every drawing."""
+    return (
+        {} if sys.stderr.isatty() or "ipykernel" in sys.modules else {"mininterval": 30, "maxinterval": 30, "delay": 30}
+    )
+
+
 def compute_cell(
-    experiment: Experiment, cell: Cell, folder: Path, command: str, device: str, threads: int, wait: bool = True
+    experiment: Experiment,
+    cell: Cell,
+    folder: Path,
+    command: str,
+    device: str,
+    threads: int,
+    wait: bool = True,
+    master: int | None = None,
 ) -> Outcome:
-    """Compute one cell and store it; what goes wrong comes back as an outcome. Runs in a worker."""
+    """Compute one cell and store it; what goes wrong comes back as an outcome. Runs in a worker.
+
+    ``master`` is the process that asked for it; a worker does not outlive it.
+    """
+    if master is not None and master != os.getpid():
+        _end_with(master)
     store = CellStore(folder)
     threads_before = torch.get_num_threads()
     try:
@@ -168,6 +193,19 @@ def compute_cell(
     finally:
         torch.set_num_threads(threads_before)
     return Outcome(cell, "done", seconds=seconds)
+
+
+@functools.cache
+def _end_with(master: int) -> None:
+    """End this worker soon after its master, also if that was killed: nobody waits for its cell, and it holds a lock."""
+
+    def watch() -> None:
+        while os.getppid() == master:
+            time.sleep(1)
+        os._exit(1)
+
+    if os.getppid() == master:
+        threading.Thread(target=watch, daemon=True, name="end with the master").start()
 
 
 def _device(device: str, index: int) -> str:

@@ -267,6 +267,8 @@ def _estimate(model: Classifier, images: Tensor, config: TrainingConfig) -> str:
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
     minutes = seconds * config.epochs * len(images) / config.batch_size / 60
+    if minutes < 1.5:
+        return "about a minute" if minutes > 0.5 else "less than a minute"
     return f"about {minutes:.0f} minutes" if minutes < 100 else f"about {minutes / 60:.0f} hours"
 
 
