@@ -185,6 +185,8 @@ def test_what_chapter_2_says_of_mnist():
         assert (better * (together - alone) > 0).all(), metric
     on_top = told_by("mnist", "auroc_epistemic", method="DDU", variant="on top", **lenet)
     assert on_top.mean() < one.mean()
+    apart = {"condition": "ambiguous against photographs", "variant": "mutual_information", "method": "ensemble of 5"}
+    assert min(over_seeds("mnist", **apart)) > max(over_seeds("digits", **apart))
 
 
 def test_what_chapter_3_says_of_mnist():
@@ -194,6 +196,8 @@ def test_what_chapter_3_says_of_mnist():
     bounded = told_by("mnist", "auroc_epistemic", method="DDU", variant="bounded", **residual)
     assert density.min() > 0.99 > 0.8 > softmax.min() and np.ptp(softmax) > 0.1, "the softmax is a matter of luck"
     assert abs(bounded.mean() - density.mean()) < 0.01
+    ways = {"method": "DDU", "condition": "ambiguous against photographs"}
+    assert min(over_seeds("mnist", variant="density", **ways)) > max(over_seeds("mnist", variant="softmax_entropy", **ways))
     accuracies = [row.value for row in stored("mnist", metric="accuracy", condition="known", **residual)]
     assert min(accuracies) > 0.99
     assert np.ptp(told_by("mnist", "auroc_entropy", method="DDU", variant="bounded", **residual)) > 0.05
