@@ -77,7 +77,7 @@ def test_the_command_writes_what_score_can_use(place, tmp_path, capsys):
     assert json.loads(table.with_suffix(".json").read_text())["temperature"] == found["temperature"]
     assert np.isfinite(columns["confidence"]).all()
     with pytest.raises(SystemExit):
-        main(["score", "--model", f"{place / 'net.py'}:make", *arguments])
+        main(["score", "--model", f"{place / 'net.py'}:make", "--weights", str(place / "state.pt"), *arguments])
     assert "another network" in capsys.readouterr().err
 
 

@@ -5,7 +5,7 @@ What ``--model`` may be:
 * a file: ``.pt2`` (``torch.export.save``) or TorchScript;
 * a folder in timm's layout: ``config.json`` and ``model.safetensors``;
 * a name of torchvision's or timm's, with the weights in a file (``timm/NAME`` and ``torchvision/NAME`` say which);
-* ``module.py:factory``: a function of your code that returns the network.
+* ``module.py:factory``: a function of your code that returns the network, the same at each call unless --weights are given.
 
 Each brings its preprocessing along; what it does not say has to be said (`Overrides`), and is never guessed.
 """
@@ -34,6 +34,7 @@ from tutorial_lib.data.registry import suggestion
 from tutorial_lib.models import Normalize, as_classifier
 from tutorial_lib.models.predict import check_head, predict_logits
 from tutorial_lib.scoring.files import CONFIG, load_exported, load_torchscript, scripted_head
+from tutorial_lib.scoring.identity import files_sha256, state_sha256
 from tutorial_lib.scoring.preprocessing import Preprocessing, from_config, from_torchvision
 from tutorial_lib.scoring.tensors import read_weights
 
@@ -65,7 +66,7 @@ class Network:
         preprocessing: from an image file to these images.
         kind: what it was opened as.
         name: as it was asked for.
-        sha256: of the files that it came from, in the order code, weights.
+        sha256: of the files that it came from, in the order code, weights; for code that loads its own weights, of its state too.
         classes: K.
         class_names: (K,), or empty where the network does not say them.
         without_features: why there are no penultimate features; empty if there are.
@@ -95,6 +96,7 @@ class _Found:
     files: list[Path]
     preprocessing: Preprocessing | None = None
     head: str | nn.Module | None = None
+    state: str = ""  # the hash of weights that no file in `files` holds
 
 
 def open_network(
@@ -178,16 +180,27 @@ def _from_code(path: Path, factory: str, weights: Path | None) -> _Found:
             raise ValueError(f"{path.name} has no function {factory!r}{suggestion(factory, names) if names else ''}")
         with _their_errors(path):
             network = make()
+        if not isinstance(network, nn.Module):
+            raise ValueError(f"{factory} in {path.name} must return a torch.nn.Module, got {type(network).__name__}")
+        state = ""
+        if weights is None:
+            state = state_sha256(network)
+            with _their_errors(path):
+                again = make()
+            if not state or state_sha256(again) != state:
+                raise ValueError(
+                    f"{factory} in {path.name} gives random weights, others at each call, which say nothing: load them in "
+                    "the factory, or pass --weights file.safetensors"
+                )
+            del again
     finally:
         sys.path.remove(str(path.parent.absolute()))
-    if not isinstance(network, nn.Module):
-        raise ValueError(f"{factory} in {path.name} must return a torch.nn.Module, got {type(network).__name__}")
     if weights is not None:
         _load(network, read_weights(weights), weights)
     config: Mapping[str, Any] = next(
         (getattr(network, name) for name in ("pretrained_cfg", "config") if _is_config(network, name)), {}
     )
-    return _Found(network, "code", config, [path, *([weights] if weights else [])])
+    return _Found(network, "code", config, [path, *([weights] if weights else [])], state=state)
 
 
 @contextmanager
@@ -337,7 +350,8 @@ def _tried(found: _Found, name: str, head: str | None, overrides: Overrides, dev
     names = tuple(map(str, found.config.get("label_names") or found.config.get("class_names") or ()))
     if names and len(names) != classes:
         raise ValueError(f"{name} answers with {classes} classes, but its config names {len(names)}")
-    return Network(model.eval(), preprocessing, found.kind, name, _sha256(found.files), classes, names, without)
+    sha256 = files_sha256(found.files, found.state)
+    return Network(model.eval(), preprocessing, found.kind, name, sha256, classes, names, without)
 
 
 def _advice(network: nn.Module) -> str:
@@ -421,11 +435,3 @@ def _no_features(images: Tensor) -> Tensor:
 
 
 _no_head = _no_features
-
-
-def _sha256(files: list[Path]) -> str:
-    found = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as stream:
-            found.update(hashlib.file_digest(stream, "sha256").digest())
-    return found.hexdigest()
