@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import rankdata
 
+from tutorial_lib.scoring.preprocessing import in_colours
 from tutorial_lib.scoring.sources import ImageSource
 from tutorial_lib.scoring.table import read_table
 from tutorial_lib.storage import write_atomically
@@ -111,8 +112,7 @@ def _figure(
 
 def _thumbnail(source: ImageSource, place: int) -> str:
     """A small PNG inside an address; small images are enlarged without smoothing."""
-    image = source.image(place)
-    image = image.convert("L" if image.mode in ("1", "L") else "RGB")
+    image = in_colours(source.image(place))
     scale = SIDE / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     image = image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BICUBIC)

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["Preprocessing", "from_config", "from_torchvision"]
+__all__ = ["Preprocessing", "from_config", "from_torchvision", "in_colours"]
 
 _INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -71,8 +71,8 @@ class Preprocessing:
             raise ValueError(f"mean and std need {self.channels} number(s) each, got {self.mean} and {self.std}")
 
     def prepare(self, image: Image.Image) -> Tensor:
-        """One image as ``uint8`` (C, H, W)."""
-        image = _eight_bits(image).convert("L" if self.channels == 1 else "RGB")
+        """One image as ``uint8`` (C, H, W); see `in_colours` for what becomes of transparency."""
+        image = in_colours(image, self.channels)
         how = _INTERPOLATIONS[self.interpolation]
         if isinstance(self.resize, int):
             short = min(image.size)
@@ -106,6 +106,24 @@ class Preprocessing:
     @staticmethod
     def _by(size: tuple[int, int]) -> str:
         return f"{size[0]}x{size[1]}"
+
+
+def in_colours(image: Image.Image, channels: int | None = None) -> Image.Image:
+    """An image of 8 bits, grey (mode L) or RGB.
+
+    Transparency is dropped, not composited: the colours that the file has beneath it are taken, as torchvision's and timm's
+    loaders do, so that a network sees what it saw in training. 16-bit grey is scaled.
+
+    Args:
+        image: as it was decoded.
+        channels: 1 or 3; left out, 1 if it is grey.
+
+    Raises:
+        ValueError: pixels of 32 bits, whose range is unknown.
+    """
+    image = _eight_bits(image)
+    grey = channels == 1 if channels else image.mode in ("1", "L", "LA")
+    return image.convert("L" if grey else "RGB")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -6,8 +6,9 @@ import glob
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from tutorial_lib.data.images import check_images
-from tutorial_lib.scoring.preprocessing import Preprocessing
+from tutorial_lib.scoring.preprocessing import Preprocessing, in_colours
 
 __all__ = ["ImageSource", "ReadBatch", "open_source", "read_batches", "write_images"]
 
@@ -31,11 +32,15 @@ class ImageSource:
     Attributes:
         where: as it was asked for.
         names: one for each image: its path below the folder, or its place in the array. What is no UTF-8 in a name is
-            written as ``\\udcXX``, so that a table can hold it.
+            written as ``\\udcXX``, so that a table can hold it. A folder that cannot be listed is one too, with ``/`` at
+            its end, so that what it holds is not missed in silence.
+        unlisted: of these folders, why not.
     """
 
-    def __init__(self, where: str, root: Path, names: Sequence[str]) -> None:
-        self.where, self.root, self._files = where, root, names
+    def __init__(
+        self, where: str, root: Path, names: Sequence[str], unlisted: Mapping[str, OSError] | None = None
+    ) -> None:
+        self.where, self.root, self._files, self.unlisted = where, root, names, dict(unlisted or {})
         self.names = [name.encode(errors="backslashreplace").decode() for name in names]
 
     def __len__(self) -> int:
@@ -43,20 +48,31 @@ class ImageSource:
 
     def image(self, index: int) -> Image.Image:
         """One image as it lies there, decoded whole; raises what the decoder raises."""
+        if self._files[index] in self.unlisted:
+            raise self.unlisted[self._files[index]]
         with Image.open(self.root / self._files[index]) as image:
             image.load()
             return image
 
     def pixels(self, index: int) -> Tensor:
         """One image as it lies there, ``uint8`` (C, H, W): C = 1 if it is grey, else 3."""
-        image = self.image(index)
-        values = torch.from_numpy(np.array(image if image.mode == "L" else image.convert("RGB")))
+        image = in_colours(self.image(index))
+        values = torch.from_numpy(np.array(image))
         return values[None] if image.mode == "L" else values.permute(2, 0, 1)
 
     def folders(self) -> list[str] | None:
         """The folder of each image, if every image lies in a folder of its class; else None."""
         parts = [name.split("/") for name in self.names]
         return [part[0] for part in parts] if all(len(part) > 1 for part in parts) else None
+
+    def identities(self) -> set[tuple[int, int]]:
+        """Device and number of the files, by which one that is reached on two ways, or by a link, is known."""
+        found = set()
+        for file in self._files:
+            with suppress(OSError):
+                status = os.stat(self.root / file)
+                found.add((status.st_dev, status.st_ino))
+        return found
 
     def digest(self) -> str:
         """A hash of names, sizes and times of change: the same as long as nobody has touched the images."""
@@ -115,29 +131,43 @@ class ArraySource(ImageSource):
     def folders(self) -> None:
         return None
 
+    def identities(self) -> set[tuple[int, int]]:
+        status = self.root.stat()
+        return {(status.st_dev, status.st_ino)}
+
     def digest(self) -> str:
         status = self.root.stat()
         return hashlib.sha256(f"{self.array.shape}\0{status.st_size}\0{status.st_mtime_ns}".encode()).hexdigest()
 
 
 def open_source(where: str | Path) -> ImageSource:
-    """The images of a folder (with all folders below it), of a pattern such as ``"photos/*.png"``, or of a ``.npy`` file.
+    """The images of a folder (with all folders below it), of a pattern such as ``"photos/*.png"``, of one file, or of a
+    ``.npy`` file.
 
     Hidden files and files with another suffix than an image's are passed over, links to folders are followed; a file that
-    cannot be read is found out when its turn comes.
+    cannot be read, or a folder that cannot be listed, is found out when its turn comes.
 
     Raises:
         FileNotFoundError: there is nothing of the kind.
-        ValueError: a ``.npy`` file of something else.
+        ValueError: nothing is named, a ``.npy`` file of something else, or one file that is no image.
     """
+    if not str(where).strip():
+        raise ValueError("the images have no name; a folder, a pattern or a .npy file is needed (. is this folder)")
     path = Path(where).expanduser()
     if path.suffix == ".npy" and path.is_file():
         return ArraySource(path)
     if path.is_dir():
-        found = sorted(file for file in _below(path) if os.path.splitext(file)[1].lower() in SUFFIXES)
+        unlisted: dict[str, OSError] = {}
+        found = [file for file in _below(path, unlisted) if os.path.splitext(file)[1].lower() in SUFFIXES]
+        if not found and unlisted:
+            raise next(iter(unlisted.values()))
         if not found:
             raise FileNotFoundError(f"{path} holds no image ({', '.join(SUFFIXES)})")
-        return ImageSource(str(where), path, found)
+        return ImageSource(str(where), path, sorted([*found, *unlisted]), unlisted)
+    if path.is_file():  # also if its name would do as a pattern: a[1].png
+        if path.suffix.lower() not in SUFFIXES:
+            raise ValueError(f"{path} is neither an image ({', '.join(SUFFIXES)}) nor an array of images (.npy)")
+        return ImageSource(str(where), path.absolute().parent, [path.name])
     files = sorted(name for name in glob.glob(str(path), recursive=True) if os.path.isfile(name))
     if not files:
         raise FileNotFoundError(f"there is no folder, pattern with files or .npy file {where}")
@@ -145,11 +175,18 @@ def open_source(where: str | Path) -> ImageSource:
     return ImageSource(str(where), root, [Path(os.path.abspath(n)).relative_to(root).as_posix() for n in files])
 
 
-def _below(folder: Path) -> Iterator[str]:
-    """Paths of all files that are not hidden, with ``/`` between the parts; each folder once, whatever links lead to it."""
+def _below(folder: Path, unlisted: dict[str, OSError]) -> Iterator[str]:
+    """Paths of all files that are not hidden, with ``/`` between the parts; each folder once, whatever links lead to it.
+
+    Folders that cannot be listed are put into ``unlisted``, with ``/`` at the end.
+    """
+
+    def missed(error: OSError) -> None:
+        unlisted[Path(error.filename).relative_to(folder).as_posix() + "/"] = error
+
     top = os.path.join(os.path.realpath(folder), "")
     met: set[str] = set()
-    for here, folders, files in os.walk(folder, followlinks=True):
+    for here, folders, files in os.walk(folder, onerror=missed, followlinks=True):
         real = os.path.realpath(here)
         if real in met or (
             top.startswith(os.path.join(real, "")) and met
