@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import json
+import os
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tutorial_lib import scoring
-from tutorial_lib.__main__ import main
+from tutorial_lib.__main__ import main, parser
 from tutorial_lib.scoring import identity
+from tutorial_lib.scoring import normal as scoring_normal
+from tutorial_lib.scoring import score as scoring_run
+from tutorial_lib.scoring import table as scoring_table
+from tutorial_lib.scoring.contact_sheet import _thumbnail
+from tutorial_lib.storage import locked
 
 LOADS = """
 from pathlib import Path
@@ -117,3 +127,279 @@ def test_where_files_hold_the_weights_the_identity_is_as_it_was(place):
     """Tables that were begun before go on."""
     parts = b"".join(hashlib.sha256((place / name).read_bytes()).digest() for name in ("net.py", "state.pt"))
     assert scoring.open_network(place / "net.py:make", place / "state.pt").sha256 == hashlib.sha256(parts).hexdigest()
+
+
+@pytest.mark.parametrize("head", ["nosuch", "normalize"])
+def test_another_last_layer_of_the_librarys_own_classifier_is_refused(tmp_path, head):
+    (tmp_path / "ours.py").write_text(
+        "import torch\nfrom tutorial_lib.models import build\n\n"
+        "def make():\n    torch.manual_seed(0)\n    network = build('lenet', num_classes=3, image_shape=(1, 8, 8))\n"
+        "    network.config = {'input_size': [1, 8, 8]}\n    return network\n"
+    )
+    assert not scoring.open_network(tmp_path / "ours.py:make").without_features
+    scoring.open_network(tmp_path / "ours.py:make", head="head")
+    with pytest.raises(ValueError, match=f"'{head}' is not the last linear layer"):
+        scoring.open_network(tmp_path / "ours.py:make", head=head)
+
+
+def test_a_table_by_another_last_layer_is_not_this_very_run(place):
+    source = scoring.open_source(place / "new")
+    plans = [
+        scoring.plan_of(scoring.open_network(place / "net.pt2", head=head), source, ["knn"], None, 1.0)
+        for head in (None, "7")
+    ]
+    assert plans[1] == {**plans[0], "head": "7"}, "and a table that was begun without one goes on"
+
+
+# --- detectors that cannot look ---------------------------------------------------------------------------------------
+
+
+def test_what_torchscript_cannot_show_is_left_out_and_said(place, tmp_path, capsys):
+    words = command(place / "net.pt", place / "new", tmp_path / "s.csv", "--fit", place / "normal")
+    assert main(words) == 0
+    assert "without activationdensity: no hook can listen to a TorchScript network's layers" in capsys.readouterr().err
+    scores = [name for name in scoring.read_table(tmp_path / "s.csv") if name.startswith("score_")]
+    assert scores == ["score_msp", "score_energy", "score_knn", "score_brightness"]
+
+
+def test_detectors_that_were_named_and_cannot_look_are_named_before_images_are_read(
+    place, tmp_path, monkeypatch, capsys
+):
+    for module in (scoring_run, scoring_normal):
+        monkeypatch.setattr(module, "read_batches", lambda *_: pytest.fail("images were read"))
+    words = command(place / "net.pt", place / "new", tmp_path / "s.csv", "--fit", place / "normal")
+    status, line = said(capsys, [*words, "--detectors", "energy,activationdensity,knn:k=3,layerdensity"])
+    assert status == 2 and "activationdensity, layerdensity cannot look at" in line and "(energy, knn:k=3 can)" in line
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+
+def test_sixteen_bits_are_scaled_wherever_images_are_read(tmp_path):
+    Image.fromarray(np.full((8, 8), 257 * 100, dtype=np.uint16)).save(tmp_path / "deep.png")
+    Image.fromarray(np.full((8, 8), True)).save(tmp_path / "two.png")
+    source = scoring.open_source(tmp_path)
+    assert source.image(0).mode.startswith("I;16"), "or this test says nothing"
+    assert source.pixels(0).shape == (1, 8, 8) and set(source.pixels(0).flatten().tolist()) == {100}
+    assert source.pixels(1).shape == (1, 8, 8) and set(source.pixels(1).flatten().tolist()) == {255}
+    picture = base64.b64decode(_thumbnail(source, 0).partition("base64,")[2])
+    assert set(np.asarray(Image.open(io.BytesIO(picture))).flatten().tolist()) == {100}
+
+
+def locked_away(monkeypatch, *folders):
+    """These folders cannot be listed; the mode of a folder does not stop root."""
+    scandir = os.scandir
+
+    def refuse(path):
+        if not isinstance(path, int) and os.path.abspath(path) in map(str, folders):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+
+
+def test_a_folder_that_cannot_be_listed_is_a_row_with_the_reason(place, tmp_path, monkeypatch, capsys):
+    images = tmp_path / "images"
+    for name in ("a/1.png", "a/deep/2.png", "b/3.png"):
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 90).save(images / name)
+    locked_away(monkeypatch, images / "a" / "deep", images / "b")
+    source = scoring.open_source(images)
+    assert source.names == ["a/1.png", "a/deep/", "b/"] and source.folders() == ["a", "a", "b"]
+    assert main(command(place / "net.pt2", images, tmp_path / "s.csv")) == 0
+    table = scoring.read_table(tmp_path / "s.csv")
+    assert [text[:16] for text in table["error"]] == ["", "PermissionError:", "PermissionError:"]
+    assert np.isfinite(table["score_energy"]).tolist() == [True, False, False]
+    locked_away(monkeypatch, images)
+    status, line = said(capsys, command(place / "net.pt2", images, tmp_path / "t.csv"))
+    assert status == 1 and line == f"Permission denied: {images}"
+
+
+def test_the_commonest_reason_is_said(place, tmp_path, capsys):
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "1.png").write_text("no image")
+    for number in range(2, 6):
+        Image.new("L", (9, 9) if number < 5 else (8, 8), 90).save(images / f"{number}.png")
+    assert main(command(place / "net.pt2", images, tmp_path / "s.csv")) == 0
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "4 of 5 images have no score" in line and "3 of them: ValueError: the image is 9x9" in line
+
+
+def test_no_score_at_all_is_a_failure(place, tmp_path, capsys):
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(3):
+        (images / f"{number}.png").write_text("no image")
+    words = command(place / "net.pt2", images, tmp_path / "s.csv", "--sheet", tmp_path / "s.html")
+    for _ in range(2):  # made, and found as it was made
+        status, line = said(capsys, words)
+        assert status == 1 and "none of 3 images has a score" in line and "cannot identify image file" in line
+    assert len(scoring.read_table(tmp_path / "s.csv")["path"]) == 3 and (tmp_path / "s.html").exists()
+
+
+def test_one_file_is_an_image_or_refused(place, tmp_path, monkeypatch):
+    (tmp_path / "notes.txt").write_text("words")
+    (tmp_path / "array.npz").touch()
+    for name in ("notes.txt", "array.npz"):
+        with pytest.raises(ValueError, match=f"{name} is neither an image .* nor an array"):
+            scoring.open_source(tmp_path / name)
+    for name in ("a[1].png", "a1.png"):
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    assert scoring.open_source(tmp_path / "a[1].png").names == ["a[1].png"]
+    assert scoring.open_source(tmp_path / "a[0-9].png").names == ["a1.png"]
+    monkeypatch.chdir(tmp_path)
+    assert scoring.open_source("a[1].png").image(0).size == (8, 8)
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--images", "--fit", "--model", "--weights", "--out", "--sheet", "--calibration", "--head", "--detectors"],
+)
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_empty_text_names_nothing(place, tmp_path, capsys, option, text):
+    words = command(place / "net.pt2", place / "new", tmp_path / "s.csv", option, text)
+    status, line = said(capsys, words)
+    assert status == 2 and f"argument {option}: must not be empty" in line and not (tmp_path / "s.csv").exists()
+
+
+def test_an_empty_text_names_nothing_to_the_functions_either(place):
+    with pytest.raises(ValueError, match="have no name"):
+        scoring.open_source("")
+    with pytest.raises(ValueError, match="has no name"):
+        scoring.open_network("")
+
+
+def test_a_comma_names_no_detector(place, tmp_path, capsys):
+    status, line = said(capsys, command(place / "net.pt2", place / "new", tmp_path / "s.csv", "--detectors", ","))
+    assert status == 2 and "name at least one detector" in line
+
+
+# --- runs that were stopped, and what is already there ----------------------------------------------------------------
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    for module in (scoring_table, scoring_run):
+        monkeypatch.setattr(module, "BLOCK", 16)
+
+
+def stopped(words, monkeypatch, blocks):
+    """The same command, stopped by Ctrl+C after some blocks."""
+    write, written = scoring_table.Parts.write, []
+
+    def write_some(self, number, block):
+        if len(written) == blocks:
+            raise KeyboardInterrupt
+        written.append(number)
+        write(self, number, block)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring_table.Parts, "write", write_some)
+        assert main(words) == 130
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut off", "another file", "no scores", "too short"])
+def test_a_damaged_block_is_computed_again(place, tmp_path, monkeypatch, small_blocks, damage):
+    assert main(command(place / "net.pt2", place / "new", tmp_path / "whole.csv")) == 0
+    words = command(place / "net.pt2", place / "new", tmp_path / "s.csv")
+    stopped(words, monkeypatch, 3)
+    block = tmp_path / "s.csv.parts" / "00000001.npz"
+    content = block.read_bytes()
+    if damage in ("empty", "cut off", "another file"):
+        block.write_bytes({"empty": b"", "cut off": content[: len(content) // 2], "another file": b"words"}[damage])
+    else:
+        with np.load(block) as arrays:
+            rows = {name: values[:5] if damage == "too short" else values for name, values in arrays.items()}
+        np.savez(block, **{name: values for name, values in rows.items() if damage == "too short" or name != "scores"})
+    assert main(words) == 0
+    assert (tmp_path / "s.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert json.loads((tmp_path / "s.json").read_text())["resumed"] == 32
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe"])
+def test_a_damaged_plan_is_named(place, tmp_path, monkeypatch, capsys, small_blocks, content):
+    words = command(place / "net.pt2", place / "new", tmp_path / "s.csv")
+    stopped(words, monkeypatch, 1)
+    (tmp_path / "s.csv.parts" / "plan.json").write_bytes(content)
+    status, line = said(capsys, words)
+    assert status == 1 and "plan.json is damaged" in line and "--restart" in line
+    assert main([*words, "--restart"]) == 0
+
+
+def test_what_differs_is_said(place, tmp_path, monkeypatch, capsys, small_blocks):
+    words = command(place / "net.pt2", place / "new", tmp_path / "s.csv")
+    main(words)
+    status, line = said(capsys, [*words, "--detectors", "energy"])
+    assert status == 1 and "is there already, from something else: a run that was begun with another detectors;" in line
+    (tmp_path / "s.json").write_text("[]")
+    status, line = said(capsys, words)
+    assert status == 1 and "from something else; name another --out" in line
+
+
+def test_a_run_that_cannot_be_gone_on_with_is_refused_before_the_fit(
+    place, tmp_path, monkeypatch, capsys, small_blocks
+):
+    words = command(place / "net.pt2", place / "new", tmp_path / "s.csv", "--fit", place / "normal")
+    stopped(words, monkeypatch, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring_normal, "read_batches", lambda *_: pytest.fail("normal images were read"))
+        status, line = said(capsys, [*words, "--seed", "1"])
+        assert status == 1 and "begun with another fit" in line
+        with locked(tmp_path / "s.csv.lock"):
+            status, line = said(capsys, words)
+        assert status == 1 and "another process" in line
+    assert main(words) == 0
+
+
+def test_a_fit_that_fails_leaves_nothing_behind(place, tmp_path, capsys):
+    words = command(place / "net.pt2", place / "new", tmp_path / "s.csv", "--fit")
+    assert said(capsys, [*words, str(place / "new" / "strange")])[0] == 2
+    assert not list(tmp_path.iterdir()) and main([*words, str(place / "normal")]) == 0
+
+
+def test_the_fit_tells_how_far_it_is(place):
+    network = scoring.open_network(place / "net.pt2")
+    detectors = scoring.named_detectors(["knn:k=2"], network.model)
+    told: list[int] = []
+    scoring.fit_to_normal(network, detectors, scoring.open_source(place / "normal"), 100, progress=told.append)
+    assert sum(told) == 100 and len(told) > 1
+
+
+def test_normal_images_among_those_to_be_scored_are_warned_of(place, tmp_path, capsys):
+    os.symlink(place / "normal" / "0", tmp_path / "linked")
+    words = command(place / "net.pt2", tmp_path / "linked", tmp_path / "s.csv", "--fit", place / "normal")
+    assert main(words) == 0
+    assert "warning: 40 of the 120 files of --fit are among --images" in capsys.readouterr().err
+    assert main(command(place / "net.pt2", place / "new", tmp_path / "t.csv", "--fit", place / "normal")) == 0
+    assert "warning" not in capsys.readouterr().err
+    array = np.random.default_rng(0).integers(0, 256, (90, 8, 8), dtype=np.uint8)
+    np.save(tmp_path / "x.npy", array)
+    words = command(place / "net.pt2", tmp_path / "x.npy", tmp_path / "u.csv", "--fit", tmp_path / "x.npy")
+    assert main(words) == 0 and "are among --images" in capsys.readouterr().err
+
+
+class Closed(io.StringIO):
+    """What nobody reads any more."""
+
+    def write(self, text):
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+@pytest.mark.parametrize("name", ["score", "calibrate"])
+def test_a_reader_that_has_gone_does_not_stop_the_work(place, tmp_path, monkeypatch, name):
+    out = tmp_path / ("s.csv" if name == "score" else "c.json")
+    more = ["--fit", str(place / "normal"), "--sheet", str(tmp_path / "s.html")] if name == "score" else []
+    images = place / ("new" if name == "score" else "normal")
+    parsed = parser().parse_args([name, *command(place / "net.pt2", images, out, *more)[1:]])
+
+    def mostly_right(source, network, classes):
+        (batch,) = scoring.read_batches(source, network.preprocessing, range(120), 120)
+        answers = network.model(batch.images).argmax(1).numpy()
+        return np.where(np.arange(120) % 5, answers, (answers + 1) % 3)
+
+    monkeypatch.setattr(scoring, "folder_labels", mostly_right)
+    monkeypatch.setattr("sys.stdout", Closed())
+    with pytest.raises(BrokenPipeError):
+        parsed.run(parsed)
+    assert out.exists() and (not more or (tmp_path / "s.html").exists())

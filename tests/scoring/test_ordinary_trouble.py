@@ -261,7 +261,7 @@ def test_folders_without_one_class_are_calibrated_and_it_is_said(tmp_path, capsy
     ]
     command += ["--classes", tmp_path / "names.txt"] if names == "a file of names" else []
     assert main([str(c) for c in [*command, "--out", tmp_path / "c.json"]]) == 0
-    assert "2 of the network's 3 classes; nothing below is about the others" in capsys.readouterr().out
+    assert "2 of the network's 3 classes; nothing below is about the others" in capsys.readouterr().err
     found = json.loads((tmp_path / "c.json").read_text())["calibration"]
     assert found["accuracy"] == pytest.approx(0.875, abs=0.1) and found["temperature"] > 2
 

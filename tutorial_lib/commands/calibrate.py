@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tutorial_lib.commands.options import add_command, natural, positive, share
+from tutorial_lib.commands.options import add_command, named, natural, positive, share
 from tutorial_lib.commands.own_model import (
     add_network_options,
     check_writable,
@@ -32,10 +32,14 @@ def register(subparsers: Any) -> None:
         description="Find a temperature on half of the images and measure on the other half: calibration error before and "
         "after, and the confidence from which on a share of right answers can be promised.",
     )
-    command.add_argument("--images", required=True, metavar="I", help="a folder with a folder of images for each class")
-    command.add_argument("--out", default="calibration.json", metavar="FILE", help="default calibration.json")
     command.add_argument(
-        "--classes", metavar="FILE", help="names of the network's classes, one in a line, in its order"
+        "--images", type=named, required=True, metavar="I", help="a folder with a folder of images for each class"
+    )
+    command.add_argument(
+        "--out", type=named, default="calibration.json", metavar="FILE", help="default calibration.json"
+    )
+    command.add_argument(
+        "--classes", type=named, metavar="FILE", help="names of the network's classes, one in a line, in its order"
     )
     command.add_argument("--risk", type=share, default=0.05, metavar="R", help="wrong answers allowed (default 0.05)")
     command.add_argument(
@@ -62,7 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
     labels = scoring.folder_labels(source, network, classes)
     there = len(set(labels.tolist()))
     if there < network.classes:
-        print(f"labels:  {there} of the network's {network.classes} classes; nothing below is about the others")
+        what = f"labels:  {there} of the network's {network.classes} classes; nothing below is about the others"
+        print(what, file=sys.stderr)
     with progress_bar(len(source), "calibrate") as progress:
         found = scoring.calibrate(
             network,
@@ -84,10 +89,14 @@ def run(arguments: argparse.Namespace) -> int:
         "calibration": found.record(),
     }
     write_record(Path(arguments.out), record)
-    print(found)
-    print(f"wrote {arguments.out}")
     if found.unread:
-        print(f"{len(found.unread):,} images could not be used; {arguments.out} says why", file=sys.stderr)
+        (reason, _), *_ = scoring.commonest(found.unread.values())
+        print(
+            f"{len(found.unread):,} images could not be used: {reason}; {arguments.out} says why of each",
+            file=sys.stderr,
+        )
+    print(found)  # last, since with `| head` it may be the end
+    print(f"wrote {arguments.out}")
     return 0
 
 

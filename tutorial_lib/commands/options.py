@@ -13,6 +13,7 @@ __all__ = [
     "cells_at_a_time",
     "checked_device",
     "device",
+    "named",
     "natural",
     "not_negative",
     "positive",
@@ -32,6 +33,13 @@ def add_command(
     command: argparse.ArgumentParser = subparsers.add_parser(name, help=help, description=description, epilog=epilog)
     command.set_defaults(run=run, error=command.error)
     return command
+
+
+def named(text: str) -> str:
+    """A text that names something: an empty one, as from a variable that is not set, would be this folder, or be passed over."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
 
 
 def positive(text: str) -> int:

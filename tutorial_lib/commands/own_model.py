@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tutorial_lib.commands.options import checked_device, device, positive
+from tutorial_lib.commands.options import checked_device, device, named, positive
 
 if TYPE_CHECKING:
     from tutorial_lib.scoring.networks import Network
@@ -37,9 +37,11 @@ MODEL_HELP = (
 
 def add_network_options(command: argparse.ArgumentParser) -> None:
     """``--model`` and everything that says how its images are made."""
-    command.add_argument("--model", required=True, metavar="M", help=MODEL_HELP)
-    command.add_argument("--weights", metavar="FILE", help=".safetensors, or a state dict in .pt (no pickle is run)")
-    command.add_argument("--head", metavar="LAYER", help="name of the last linear layer (default: found)")
+    command.add_argument("--model", type=named, required=True, metavar="M", help=MODEL_HELP)
+    command.add_argument(
+        "--weights", type=named, metavar="FILE", help=".safetensors, or a state dict in .pt (no pickle is run)"
+    )
+    command.add_argument("--head", type=named, metavar="LAYER", help="name of the last linear layer (default: found)")
     command.add_argument(
         "--num-classes", type=positive, metavar="K", help="of a network by name (default: its weights')"
     )
@@ -58,7 +60,9 @@ def add_network_options(command: argparse.ArgumentParser) -> None:
 
 
 def network_of(arguments: argparse.Namespace) -> Network:
-    """The network that the options name; what it is and what happens to its images is printed."""
+    """The network that the options name; what it is and what happens to its images is said.
+
+    On standard error, like all that is said before the work is done: nobody may be reading the output (`| head`)."""
     from tutorial_lib.scoring.networks import Overrides, open_network
 
     arguments.device = checked_device(arguments.device, arguments.error)
@@ -75,8 +79,9 @@ def network_of(arguments: argparse.Namespace) -> Network:
     network = open_network(
         arguments.model, arguments.weights, arguments.head, arguments.num_classes, overrides, arguments.device
     )
-    print(f"network: {network.name} ({network.kind}), {network.classes} classes, sha256 {network.sha256[:12]}")
-    print(textwrap.fill(f"images:  {network.preprocessing}", 84, subsequent_indent=" " * 9))
+    what = f"network: {network.name} ({network.kind}), {network.classes} classes, sha256 {network.sha256[:12]}"
+    print(what, file=sys.stderr)
+    print(textwrap.fill(f"images:  {network.preprocessing}", 84, subsequent_indent=" " * 9), file=sys.stderr)
     return network
 
 
@@ -115,14 +120,15 @@ def check_writable(*paths: Path | str) -> None:
     Raises:
         OSError: of the first that cannot be written.
     """
+    from tutorial_lib.scoring.files import beside
+
     files = [path for path in paths if isinstance(path, Path)]
-    models = [Path(path) for path in paths if isinstance(path, str)]
+    models = [Path(_file_of(path)).expanduser() for path in paths if isinstance(path, str)]
     for path in files:
         if path.is_dir():
             raise IsADirectoryError(21, "this is a folder, not a file", str(path))
         for model in models:
-            beside = (model.with_suffix(".json"), model.with_name("config.json"))
-            if model.is_file() and any(os.path.abspath(path) == os.path.abspath(one) for one in beside):
+            if model.is_file() and any(os.path.abspath(path) == os.path.abspath(one) for one in beside(model)):
                 raise FileExistsError(f"{path} is where {model.name} keeps its config; name another --out")
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         try:
@@ -132,16 +138,32 @@ def check_writable(*paths: Path | str) -> None:
             raise type(error)(error.errno, f"cannot write {path}: {error.strerror}") from error
 
 
+def _file_of(model: str) -> str:
+    """The module of ``module.py:factory``, else the whole."""
+    file, _, _ = model.rpartition(":")
+    return file if file.endswith(".py") else model
+
+
 @contextmanager
 def progress_bar(total: int, what: str) -> Iterator[Callable[[int], Any]]:
     """A bar on a terminal; elsewhere a line every half minute, if it takes as long. Yields a function that is told how many
-    more are done."""
+    more are done; the bar is there from the first time on."""
     from tqdm import tqdm
 
     terminal = sys.stderr.isatty()
     often = {"mininterval": 0.2} if terminal else {"mininterval": 30, "delay": 30}
-    with tqdm(total=total, desc=what, unit=" images", file=sys.stderr, **often) as bar:
-        yield bar.update
+    bars: list[tqdm[Any]] = []
+
+    def update(done: int) -> None:
+        if not bars:
+            bars.append(tqdm(total=total, desc=what, unit=" images", file=sys.stderr, **often))
+        bars[0].update(done)
+
+    try:
+        yield update
+    finally:
+        for bar in bars:
+            bar.close()
 
 
 def _size(text: str) -> tuple[int, int]:

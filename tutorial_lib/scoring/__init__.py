@@ -12,7 +12,7 @@ from tutorial_lib.scoring.labels import folder_labels
 from tutorial_lib.scoring.networks import Network, Overrides, open_network
 from tutorial_lib.scoring.normal import Normal, fit_to_normal, tail_probability
 from tutorial_lib.scoring.preprocessing import Preprocessing
-from tutorial_lib.scoring.score import Outcome, plan_of, score_images
+from tutorial_lib.scoring.score import Outcome, commonest, plan_of, score_images
 from tutorial_lib.scoring.sources import open_source, read_batches, write_images
 from tutorial_lib.scoring.table import read_table
 from tutorial_lib.scoring.tensors import read_safetensors, read_weights
@@ -41,6 +41,7 @@ __all__ = [
     "calibrate",
     "calibrate_logits",
     "chance_of_more",
+    "commonest",
     "control_chart",
     "default_names",
     "ends_of",

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tutorial_lib.storage import Damaged
 
-__all__ = ["load_exported", "load_torchscript", "scripted_head"]
+__all__ = ["beside", "config_beside", "gist", "load_exported", "load_torchscript", "read_config", "scripted_head"]
 
 CONFIG = "config.json"
 """What a network says of itself inside its file (``extra_files``), or beside it; timm's keys."""
@@ -44,7 +44,7 @@ def load_exported(path: Path) -> tuple[nn.Module, dict[str, Any]]:
             program = torch.export.load(io.BytesIO(content), extra_files=extra)
             network = _in_common_words(torch.export.unflatten(program))
     except Exception as error:  # schema errors of every kind
-        raise Damaged(f"{path} is no .pt2 file that torch {torch.__version__} can read: {error}") from error
+        raise Damaged(f"{path} is no .pt2 file that torch {torch.__version__} can read: {gist(error)}") from error
     return network, _config(path, extra)
 
 
@@ -118,7 +118,7 @@ def load_torchscript(path: Path) -> tuple[nn.Module, dict[str, Any]]:
             warnings.simplefilter("ignore")  # that torch.export is to be preferred
             network = torch.jit.load(path, map_location="cpu", _extra_files=extra)
     except RuntimeError as error:
-        raise Damaged(f"{path} is no whole TorchScript file: {error}") from error
+        raise Damaged(f"{path} is no whole TorchScript file: {gist(error)}") from error
     return network.eval(), _config(path, extra)
 
 
@@ -128,19 +128,53 @@ _INSTEAD = (
 )
 
 
+def beside(path: Path) -> list[Path]:
+    """Where a network that is one file may have its config: ``NAME.json`` or `CONFIG` in the same folder."""
+    return [path.with_suffix(".json"), path.with_name(CONFIG)]
+
+
+def config_beside(path: Path) -> dict[str, Any]:
+    """The first config that lies beside a network; empty if there is none.
+
+    Raises:
+        Damaged: it is no dictionary in JSON.
+    """
+    return next((read_config(file) for file in beside(path) if file.is_file() and file.stat().st_size), {})
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """The dictionary in a JSON file.
+
+    Raises:
+        Damaged: it is none.
+    """
+    return _dictionary(file.read_bytes(), str(file))
+
+
 def _config(path: Path, extra: dict[str, Any]) -> dict[str, Any]:
-    """From inside the file, else from ``NAME.json`` or ``config.json`` beside it; empty if nothing is there."""
-    inside = extra[CONFIG].decode() if isinstance(extra[CONFIG], bytes) else extra[CONFIG]
-    beside = [path.with_suffix(".json"), path.with_name(CONFIG)]
-    texts = [inside, *(file.read_text() for file in beside if file.is_file())]
-    text = next((text for text in texts if text), "{}")
+    """From inside the file, else from beside it."""
+    inside = extra[CONFIG].encode() if isinstance(extra[CONFIG], str) else extra[CONFIG]
+    return _dictionary(inside, f"the {CONFIG} inside {path}") if inside else config_beside(path)
+
+
+def _dictionary(content: bytes, where: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise Damaged(f"the config.json of {path} is no JSON: {error}") from error
+        found = json.loads(content.decode("utf-8-sig"))
+    except ValueError as error:  # no UTF-8, or no JSON
+        raise Damaged(f"{where} is no JSON in UTF-8: {error}") from error
     if not isinstance(found, dict):
-        raise Damaged(f"the config.json of {path} is no dictionary")
+        raise Damaged(f"{where} holds no dictionary, but a {type(found).__name__}")
     return found
+
+
+def gist(error: BaseException) -> str:
+    """What an error says; of a TorchScript interpreter's, which quotes all of its code, the last line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    if any("TorchScript interpreter" in line for line in lines):
+        return lines[-1].removeprefix("RuntimeError: ")
+    return " ".join(lines)
 
 
 def scripted_head(network: nn.Module, name: str) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:

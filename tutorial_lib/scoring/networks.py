@@ -33,7 +33,14 @@ from torch import Tensor, nn
 from tutorial_lib.data.registry import suggestion
 from tutorial_lib.models import Normalize, as_classifier
 from tutorial_lib.models.predict import check_head, predict_logits
-from tutorial_lib.scoring.files import CONFIG, load_exported, load_torchscript, scripted_head
+from tutorial_lib.scoring.files import (
+    CONFIG,
+    config_beside,
+    gist,
+    load_exported,
+    load_torchscript,
+    scripted_head,
+)
 from tutorial_lib.scoring.identity import files_sha256, state_sha256
 from tutorial_lib.scoring.preprocessing import Preprocessing, from_config, from_torchvision
 from tutorial_lib.scoring.tensors import read_weights
@@ -70,6 +77,7 @@ class Network:
         classes: K.
         class_names: (K,), or empty where the network does not say them.
         without_features: why there are no penultimate features; empty if there are.
+        head: the last linear layer as it was asked for; empty if it was found.
     """
 
     model: nn.Module
@@ -80,6 +88,7 @@ class Network:
     classes: int
     class_names: tuple[str, ...] = ()
     without_features: str = ""
+    head: str = ""
 
     def record(self) -> dict[str, Any]:
         """For a JSON file."""
@@ -123,6 +132,10 @@ def open_network(
         FileNotFoundError, Damaged: of its files.
     """
     text = str(model)
+    if not text.strip():
+        raise ValueError(
+            "the network has no name; it is a file, a folder, a name of torchvision's or timm's, or module.py:factory"
+        )
     path, weights = Path(text).expanduser(), None if weights is None else Path(weights).expanduser()
     file, _, factory = text.rpartition(":")
     if file.endswith(".py"):
@@ -200,6 +213,8 @@ def _from_code(path: Path, factory: str, weights: Path | None) -> _Found:
     config: Mapping[str, Any] = next(
         (getattr(network, name) for name in ("pretrained_cfg", "config") if _is_config(network, name)), {}
     )
+    if not config and getattr(network, "image_shape", None) is None:
+        config = config_beside(path)
     return _Found(network, "code", config, [path, *([weights] if weights else [])], state=state)
 
 
@@ -331,7 +346,7 @@ def _tried(found: _Found, name: str, head: str | None, overrides: Overrides, dev
         logits = predict_logits(model, images)
         alone = torch.cat([predict_logits(model, image[None]) for image in images])
     except Exception as error:
-        raise ValueError(f"{name} fails on images of {preprocessing}: {error}{_advice(network)}") from error
+        raise ValueError(f"{name} fails on images of {preprocessing}: {gist(error)}{_advice(network)}") from error
     finite = logits.isfinite() & alone.isfinite()
     if not bool(finite.any()):
         raise ValueError(f"{name} answers nothing finite to images of {preprocessing}; are its weights whole?")
@@ -351,7 +366,7 @@ def _tried(found: _Found, name: str, head: str | None, overrides: Overrides, dev
     if names and len(names) != classes:
         raise ValueError(f"{name} answers with {classes} classes, but its config names {len(names)}")
     sha256 = files_sha256(found.files, found.state)
-    return Network(model.eval(), preprocessing, found.kind, name, sha256, classes, names, without)
+    return Network(model.eval(), preprocessing, found.kind, name, sha256, classes, names, without, head or "")
 
 
 def _advice(network: nn.Module) -> str:
@@ -394,7 +409,8 @@ def _preprocessing(found: _Found, name: str, overrides: Overrides) -> Preprocess
 def _with_head(network: nn.Module, head: Any, preprocessing: Preprocessing, images: Tensor) -> tuple[nn.Module, str]:
     """A classifier with features if the network's answer follows from them; else one without, and why."""
     whole = isinstance(getattr(network, "head", None), nn.Module) and callable(getattr(network, "features", None))
-    if whole and isinstance(getattr(network, "normalize", None), Normalize):
+    other = isinstance(head, str) and dict(network.named_modules()).get(head) is not getattr(network, "head", None)
+    if whole and not other and isinstance(getattr(network, "normalize", None), Normalize):
         try:
             check_head(network, images)
             return network, ""
@@ -414,8 +430,8 @@ def _with_head(network: nn.Module, head: Any, preprocessing: Preprocessing, imag
         return as_classifier(network, name, mean, std, images=images), ""
     except Exception as error:  # a layer that gets maps, runs twice, or is not the last
         if asked:
-            raise ValueError(f"{asked!r} is not the last linear layer of this network: {error}") from error
-        return as_classifier(network, _no_head, mean, std, features=_no_features), str(error)
+            raise ValueError(f"{asked!r} is not the last linear layer of this network: {gist(error)}") from error
+        return as_classifier(network, _no_head, mean, std, features=_no_features), gist(error)
 
 
 def _head_name(network: nn.Module, head: Any) -> str | None:

@@ -12,7 +12,7 @@ probability at most :math:`\\alpha`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -24,11 +24,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from tutorial_lib.detectors import Detector, Evidence
 from tutorial_lib.detectors.evidence import LOGITS, Quantity, observe
+from tutorial_lib.scoring.files import gist
 from tutorial_lib.scoring.labels import folder_labels
 from tutorial_lib.scoring.networks import Network
 from tutorial_lib.scoring.sources import ImageSource, ReadBatch, read_batches
 
-__all__ = ["Normal", "detector_needs", "finite_answers", "fit_to_normal", "seen_of", "tail_probability"]
+__all__ = ["Normal", "cannot_look", "detector_needs", "finite_answers", "fit_to_normal", "seen_of", "tail_probability"]
 
 NOT_FINITE = "the network's answer is not finite"
 
@@ -75,6 +76,7 @@ def fit_to_normal(
     seed: int = 0,
     batch_size: int = 64,
     workers: int = 2,
+    progress: Callable[[int], Any] = lambda done: None,
 ) -> Normal:
     """Fit every detector that wants it to two thirds of the images, and keep the last third's scores.
 
@@ -86,6 +88,7 @@ def fit_to_normal(
         limit: images at most, drawn at random; their features are held in memory, the images are not.
         seed: of the drawing.
         batch_size, workers: how they are read.
+        progress: told how many more images are done.
 
     Raises:
         ValueError: too few images; or a detector cannot look at this network, and why.
@@ -110,6 +113,7 @@ def fit_to_normal(
                 unread.update(strange)
                 parts.append(seen)
                 kept += there
+            progress(len(batch.indices) + len(batch.errors))
         if not kept:
             first = next((f"; the first: {name}: {reason}" for name, reason in unread.items()), "")
             raise ValueError(f"none of {len(indices)} normal images in {source.where} gave an answer{first}")
@@ -153,13 +157,27 @@ def detector_needs(detectors: Iterable[Detector]) -> tuple[Quantity, ...]:
     return tuple(dict.fromkeys(chain.from_iterable(detector.needs() for detector in detectors)))
 
 
+def cannot_look(network: Network, detectors: Mapping[str, Detector]) -> dict[str, str]:
+    """Detectors that cannot look at this network, and why: each is shown two images of noise."""
+    shape = (2, network.preprocessing.channels, *network.preprocessing.size)
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    found = {}
+    for name, detector in detectors.items():
+        try:
+            looked_at = detector.needs_to_fit() if detector.requires_fit else detector.needs()
+            seen_of(network, noise, [LOGITS, *looked_at], len(noise))
+        except ValueError as error:
+            found[name] = str(error).partition(" cannot be looked at: ")[2] or str(error)
+    return found
+
+
 def seen_of(network: Network, images: torch.Tensor, needs: Iterable[Quantity], batch_size: int) -> Evidence:
     """One go through the network; what it cannot show becomes one error."""
     try:
         return observe(network.model, images, *dict.fromkeys(needs), batch_size=batch_size)
     except (TypeError, ValueError, RuntimeError) as error:
         missing = f" ({network.without_features})" if network.without_features and "features" in str(error) else ""
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = gist(error)
         if "ScriptModules" in reason:
             reason = "no hook can listen to a TorchScript network's layers; use .pt2 or module.py:factory, or other detectors"
         raise ValueError(f"{network.name} cannot be looked at: {reason}{missing}") from error

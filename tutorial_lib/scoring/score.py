@@ -6,8 +6,10 @@ One pass through the images, however many there are; one look of the network at 
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from tutorial_lib.scoring.sources import ImageSource, ReadBatch, read_batches
 from tutorial_lib.scoring.table import BLOCK, Block, Parts, check_table_path, write_table
 from tutorial_lib.storage import locked
 
-__all__ = ["Outcome", "plan_of", "score_columns", "score_images"]
+__all__ = ["Outcome", "commonest", "plan_of", "score_columns", "score_images"]
 
 
 @dataclass(frozen=True)
@@ -34,17 +36,34 @@ class Outcome:
         broken: those without a score: they could not be read, or the network's answer is not finite.
         resumed: rows that were there already.
         seconds: that the others took, reading included.
+        reasons: why those have none, the commonest first, in the words of the first image that has it, and how many do.
     """
 
     images: int
     broken: int
     resumed: int
     seconds: float
+    reasons: tuple[tuple[str, int], ...] = ()
 
     @property
     def per_second(self) -> float:
         """Images per second of this run, 0 if there was nothing left to do."""
         return (self.images - self.resumed) / self.seconds if self.seconds and self.images > self.resumed else 0.0
+
+
+def commonest(reasons: Iterable[str]) -> tuple[tuple[str, int], ...]:
+    """Reasons and how many images have each, the commonest first; those that differ in a quoted name alone are one.
+
+    >>> commonest(["no file 'a.png'", "too large", "no file 'b.png'"])
+    (("no file 'a.png'", 2), ('too large', 1))
+    """
+    first: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for reason in reasons:
+        kind = re.sub("'.*'", "", reason)
+        first.setdefault(kind, reason)
+        counts[kind] += 1
+    return tuple((first[kind], count) for kind, count in counts.most_common())
 
 
 def score_columns(names: Sequence[str], tails: bool) -> list[str]:
@@ -59,7 +78,8 @@ def score_columns(names: Sequence[str], tails: bool) -> list[str]:
 def plan_of(
     network: Network, source: ImageSource, detectors: Sequence[str], fit: Mapping[str, Any] | None, temperature: float
 ) -> dict[str, Any]:
-    """What makes two runs the same: network, preprocessing, images, detectors, normal images, temperature."""
+    """What makes two runs the same: network, preprocessing, images, detectors, normal images, temperature, and `--head` if
+    it was said."""
     preprocessing = {key: value for key, value in network.preprocessing.record().items() if key != "source"}
     return {
         "model": network.sha256,
@@ -68,6 +88,7 @@ def plan_of(
         "detectors": list(detectors),
         "fit": dict(fit) if fit else None,
         "temperature": temperature,
+        **({"head": network.head} if network.head else {}),
     }
 
 
@@ -76,7 +97,7 @@ def score_images(
     detectors: Mapping[str, Detector],
     source: ImageSource,
     table: Path,
-    normal: Normal | None = None,
+    normal: Normal | Callable[[], Normal] | None = None,
     plan: Mapping[str, Any] | None = None,
     temperature: float = 1.0,
     batch_size: int = 64,
@@ -93,7 +114,8 @@ def score_images(
         source: the images.
         table: ``.csv`` or ``.parquet``, one row for each image: path, prediction, confidence, ``score_NAME`` (larger =
             stranger), ``tail_NAME`` if there are normal images, error.
-        normal: held-out scores, for the tails.
+        normal: held-out scores, for the tails; or what fits the detectors and returns them, called once it is sure that the
+            table can be written.
         plan: see `plan_of`; by default that of these arguments without the normal images.
         temperature: divides the logits before the confidence is taken; the scores do not see it.
         batch_size, workers: how images are read and shown to the network.
@@ -112,10 +134,13 @@ def score_images(
     with locked(table.with_name(table.name + ".lock"), wait=False) as mine:
         if not mine:
             raise BlockingIOError(11, "another process is writing this table", str(table))
+        if not restart:
+            parts.check()
+        normal = normal() if callable(normal) else normal
         if restart:
             parts.remove()
         parts.begin()
-        ready = [number for number in range(len(starts)) if parts.has(number)]
+        ready = [number for number in range(len(starts)) if parts.has(number, min(BLOCK, len(source) - starts[number]))]
         resumed = sum(min(BLOCK, len(source) - starts[number]) for number in ready)
         progress(resumed)
         begun = time.perf_counter()
@@ -142,8 +167,10 @@ def score_images(
         write_table(
             table, score_columns(list(detectors), normal is not None), source.names, blocks, network.class_names
         )
-        broken = sum(parts.read(number).broken for number in range(len(starts)))
-        outcome = Outcome(len(source), broken, resumed, seconds)
+        errors_of = (parts.read(number).errors for number in range(len(starts)))
+        reasons = commonest(str(text) for errors in errors_of for text in errors if text)
+        broken = sum(count for _, count in reasons)
+        outcome = Outcome(len(source), broken, resumed, seconds, reasons)
         keep(outcome)
         parts.remove()
     return outcome

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tutorial_lib.storage import Damaged, replacing, sweep, write_atomically
 
-__all__ = ["Block", "Parts", "check_table_path", "read_table", "write_table"]
+__all__ = ["Block", "Parts", "check_table_path", "differing", "read_table", "write_table"]
 
 BLOCK = 1024
 """Images in a block: what a kill can cost, and what is held in memory at once."""
@@ -64,31 +64,44 @@ class Parts:
         self.folder = table.with_name(table.name + ".parts")
         self.plan = json.loads(json.dumps(plan))
 
-    def begin(self) -> None:
-        """Make the folder, or go on in the one that is there.
+    def check(self) -> bool:
+        """Is there a folder of this run? Changes nothing.
 
         Raises:
             FileExistsError: it belongs to another run, and what differs.
+            Damaged: nobody can say to which.
         """
         path = self.folder / "plan.json"
         if not path.is_file():
             if self.folder.exists() and any(self.folder.glob("*.npz")):
-                raise Damaged(f"{self.folder} holds blocks of a run that nobody knows; delete it")
-            write_atomically(path, json.dumps(self.plan, indent=1).encode())
-            return
-        other = json.loads(path.read_text())
-        if other != self.plan:
-            differ = sorted(key for key in {*other, *self.plan} if other.get(key) != self.plan.get(key))
+                raise Damaged(f"{self.folder} holds blocks of a run that nobody knows; delete it, or say --restart")
+            return False
+        try:
+            other = json.loads(path.read_bytes())
+            differ = differing(other, self.plan)
+        except (ValueError, AttributeError) as error:  # no text, no JSON, or no dictionary
+            raise Damaged(f"{path} is damaged: {error}; start anew with --restart") from error
+        if differ:
             raise FileExistsError(
-                f"{self.folder} holds a run that was begun with another {', '.join(differ)}; finish it as it was begun, or "
-                "start anew with --restart"
+                f"{self.folder} holds a run that was begun with another {differ}; finish it as it was begun, or start anew "
+                "with --restart"
             )
+        return True
+
+    def begin(self) -> None:
+        """Make the folder, or go on in the one that is there; raises what `check` does."""
+        if not self.check():
+            write_atomically(self.folder / "plan.json", json.dumps(self.plan, indent=1).encode())
 
     def path(self, number: int) -> Path:
         return self.folder / f"{number:08d}.npz"
 
-    def has(self, number: int) -> bool:
-        return self.path(number).is_file()
+    def has(self, number: int, rows: int) -> bool:
+        """Is this block there, whole? One that a full disk or a fault has damaged is as good as none."""
+        try:
+            return self.path(number).is_file() and len(self.read(number)) == rows
+        except Damaged:
+            return False
 
     def write(self, number: int, block: Block) -> None:
         sweep(self.path(number))
@@ -99,13 +112,22 @@ class Parts:
         try:
             with np.load(self.path(number), allow_pickle=False) as arrays:
                 return Block(**{name: arrays[name] for name in arrays})
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # whatever zipfile and numpy raise; a block has no other use than to be whole
             raise Damaged(
                 f"{self.path(number)} is damaged: {error}; delete it and run the same command again"
             ) from error
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """What two plans differ in, with commas between; empty if in nothing.
+
+    >>> differing({"detectors": ["energy"], "fit": None}, {"detectors": ["msp"], "fit": None})
+    'detectors'
+    """
+    return ", ".join(sorted(key for key in {*one, *other} if one.get(key) != other.get(key)))
 
 
 def check_table_path(path: Path) -> None:
