@@ -403,3 +403,113 @@ def test_a_reader_that_has_gone_does_not_stop_the_work(place, tmp_path, monkeypa
     with pytest.raises(BrokenPipeError):
         parsed.run(parsed)
     assert out.exists() and (not more or (tmp_path / "s.html").exists())
+
+
+def test_a_decoders_warning_names_the_image(place, tmp_path, monkeypatch, capsys):
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(5):
+        Image.new("L", (8, 8), 90 + number).save(images / f"{number}.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    assert main(command(place / "net.pt2", images, tmp_path / "s.csv", "--workers", "1")) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "exceeds limit" in line]
+    assert [line[:7] for line in lines] == ["0.png: ", "1.png: ", "2.png: ", "and 2 m"]
+    assert scoring.read_table(tmp_path / "s.csv")["error"] == [""] * 5
+
+
+# --- configs ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"input_size": 224}, "input_size is 224; it must be [channels, height, width]"),
+        ({"input_size": [1, 8]}, "input_size is [1, 8]; it must be [channels, height, width]"),
+        ({"input_size": [1, 8, "x"]}, "input_size is [1, 8, 'x']"),
+        ({"input_size": [1, 8, 8.5]}, "input_size is [1, 8, 8.5]"),
+        ({"input_size": [1, 8, 0]}, "input_size is [1, 8, 0]"),
+        ({"input_size": None}, "input_size is None"),
+        ({"input_size": [1, 8, 100_000]}, "between 1 and 10,000 pixels"),
+        ({"mean": 0.5}, "mean is 0.5; it must be a list"),
+        ({"mean": 0}, "mean is 0; it must be a list"),
+        ({"std": ["x"]}, "std is ['x']; it must be a list"),
+        ({"std": [0.1, 0.2]}, "mean and std need 1 number"),
+        ({"crop_pct": 0}, "crop_pct is 0; it must be a number above 0"),
+        ({"crop_pct": "x"}, "crop_pct is 'x'"),
+        ({"crop_pct": float("inf")}, "crop_pct is inf"),
+        ({"crop_pct": 1e-9}, "resize of images must lie between"),
+        ({"interpolation": ["bicubic"]}, "interpolation is one of"),
+        ({"label_names": 5}, "must be a list, got 5"),
+    ],
+)
+@pytest.mark.parametrize("way", ["beside TorchScript", "beside code"])
+def test_a_wrong_value_in_a_config_is_said(place, own, capsys, change, says, way):
+    config = {"input_size": [1, 8, 8], "mean": [0.5], "std": [0.25], **change}
+    (own / "config.json").write_text(json.dumps(config))
+    if way == "beside code":
+        code = (own / "own.py").read_text()
+        (own / "own.py").write_text("".join(line for line in code.splitlines(True) if "network.config" not in line))
+        model = own / "own.py:make"
+    else:
+        torch.jit.save(torch.jit.load(place / "net.pt"), own / "plain.pt")
+        model = own / "plain.pt"
+    status, line = said(capsys, command(model, place / "new", own / "s.csv"))
+    assert status == 2 and says in line
+
+
+@pytest.mark.parametrize("content", [b'{"a": "\xff"}', b"{", b"[1]"])
+def test_a_config_that_is_no_json_in_utf8_is_named(place, own, capsys, content):
+    torch.jit.save(torch.jit.load(place / "net.pt"), own / "plain.pt")
+    (own / "plain.json").write_bytes(content)
+    status, line = said(capsys, command(own / "plain.pt", place / "new", own / "s.csv"))
+    assert status == 1 and "plain.json" in line
+    (own / "folder").mkdir()
+    (own / "folder" / "config.json").write_bytes(content)
+    (own / "folder" / "model.safetensors").touch()
+    status, line = said(capsys, command(own / "folder", place / "new", own / "s.csv"))
+    assert status == 1 and "config.json" in line
+
+
+@pytest.mark.parametrize("config", [{}, {"architecture": 5}, {"architecture": "resnet18", "model_args": [1]}])
+def test_a_folder_that_is_not_timms_is_said(tmp_path, config):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(ValueError, match="config.json must hold timm's architecture"):
+        scoring.open_network(tmp_path)
+
+
+def test_a_folder_without_a_name_is_a_folder(tmp_path, monkeypatch, capsys):
+    Image.new("L", (8, 8)).save(tmp_path / "1.png")
+    monkeypatch.chdir(tmp_path)
+    status, line = said(capsys, command(".", ".", "s.csv"))
+    assert status == 1 and "timm's layout" in line
+
+
+def test_a_size_that_fills_the_memory_is_refused(place, tmp_path, capsys):
+    for option in ("--size", "--resize"):
+        status, line = said(capsys, command(place / "net.pt2", place / "new", tmp_path / "s.csv", option, "100000"))
+        assert status == 2 and "must lie between 1 and 10,000 pixels, got" in line
+
+
+@pytest.mark.parametrize("name", ["config.json", "own.json"])
+def test_a_config_beside_the_code_is_read_and_not_hidden(place, own, capsys, name):
+    code = (own / "own.py").read_text()
+    (own / "own.py").write_text("".join(line for line in code.splitlines(True) if "network.config" not in line))
+    with pytest.raises(ValueError, match="put a config.json"):
+        scoring.open_network(own / "own.py:make")
+    (own / name).write_text(json.dumps({"input_size": [1, 8, 8], "mean": [0.5], "std": [0.25]}))
+    assert scoring.open_network(own / "own.py:make").preprocessing.mean == (0.5,)
+    out = (own / name).with_suffix(".csv")
+    status, line = said(capsys, command(own / "own.py:make", place / "new", out, "--restart"))
+    assert status == 1 and "keeps its config" in line
+
+
+def test_what_the_code_says_itself_comes_before_a_config_beside_it(own):
+    (own / "config.json").write_text(json.dumps({"input_size": [1, 8, 8], "mean": [0.1], "std": [0.1]}))
+    assert scoring.open_network(own / "own.py:make").preprocessing.mean == (0.5,)
+
+
+def test_torchscript_fails_in_one_sentence(place, tmp_path, capsys):
+    words = command(place / "net.pt", place / "new", tmp_path / "s.csv", "--size", "2")
+    status, line = said(capsys, words)
+    assert status == 2 and "Kernel size can't be greater" in line and "Traceback" not in line and len(line) < 400

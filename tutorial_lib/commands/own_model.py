@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import sys
 import tempfile
 import textwrap
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -180,12 +183,47 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(f"must be numbers with commas between them, got {text}") from error
 
 
+FEW = 3
+"""Images of which the same warning is said; of a folder that is all alike, one has seen enough."""
+
+
+@contextmanager
+def _decoders_named() -> Iterator[None]:
+    """What a decoder warns of is said in one line with the image's name, and not with a line of Pillow's source."""
+    counts: Counter[str] = Counter()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", module=r"PIL\b")  # not at the first image alone
+        others = warnings.showwarning
+
+        def show(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
+            from tutorial_lib.scoring.sources import being_read
+
+            image = being_read()
+            if image is None:
+                others(message, category, filename, lineno, file, line)
+                return
+            text = " ".join(str(message).split())
+            kind = re.sub(r"\d+", "", text)
+            counts[kind] += 1
+            if counts[kind] <= FEW:
+                print(f"{image}: {text}", file=sys.stderr)
+
+        warnings.showwarning = show
+        try:
+            yield
+        finally:
+            for kind, count in counts.items():
+                if count > FEW:
+                    print(f"and {count - FEW:,} more images: {' '.join(kind.split())}", file=sys.stderr)
+
+
 def refusing(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
     """A wrong value, or a network that cannot be used, ends like a wrong option: one line, exit status 2."""
 
     def wrapped(arguments: argparse.Namespace) -> int:
         try:
-            return run(arguments)
+            with _decoders_named():
+                return run(arguments)
         except ValueError as error:
             arguments.error(" ".join(str(error).split()))
             raise

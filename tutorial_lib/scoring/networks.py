@@ -16,7 +16,6 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import json
 import os
 import sys
 import traceback
@@ -39,6 +38,7 @@ from tutorial_lib.scoring.files import (
     gist,
     load_exported,
     load_torchscript,
+    read_config,
     scripted_head,
 )
 from tutorial_lib.scoring.identity import files_sha256, state_sha256
@@ -244,13 +244,21 @@ def _from_folder(path: Path) -> _Found:
             raise FileNotFoundError(
                 2, f"a folder of timm's layout holds {CONFIG} and model.safetensors; no", str(needed)
             )
-    config = json.loads(config_path.read_text())
+    config = read_config(config_path)
+    settings, told = config.get("model_args") or {}, config.get("pretrained_cfg") or {}
+    if not isinstance(config.get("architecture"), str) or not isinstance(settings, dict) or not isinstance(told, dict):
+        raise ValueError(
+            f"{config_path} must hold timm's architecture, a name, and may hold model_args and pretrained_cfg, dictionaries"
+        )
     timm = _timm()
-    arguments = {**config.get("model_args", {}), "num_classes": config.get("num_classes", 1000)}
-    network = timm.create_model(config["architecture"], pretrained=False, **arguments)
+    arguments = {**settings, "num_classes": config.get("num_classes", 1000)}
+    try:
+        network = timm.create_model(config["architecture"], pretrained=False, **arguments)
+    except Exception as error:  # no such network, or a setting that it does not have
+        raise ValueError(f"{config_path}: timm cannot make {config['architecture']!r}: {error}") from error
     _load(network, read_weights(weights), weights)
     names = {"label_names": config["label_names"]} if "label_names" in config else {}
-    own = {**network.pretrained_cfg, **config.get("pretrained_cfg", {}), **names}
+    own = {**network.pretrained_cfg, **told, **names}
     return _Found(network, "timm", own, [config_path, weights], head=network.get_classifier())
 
 
@@ -340,7 +348,10 @@ def _tried(found: _Found, name: str, head: str | None, overrides: Overrides, dev
     preprocessing = _preprocessing(found, name, overrides)
     network = found.network.to(device)
     network.train(False)
-    images = torch.rand(2, preprocessing.channels, *preprocessing.size, generator=torch.Generator().manual_seed(0))
+    try:
+        images = torch.rand(2, preprocessing.channels, *preprocessing.size, generator=torch.Generator().manual_seed(0))
+    except RuntimeError as error:  # no memory for them
+        raise ValueError(f"two images of {preprocessing} are too much for this machine: {gist(error)}") from error
     model, without = _with_head(network, head or found.head, preprocessing, images)
     try:
         logits = predict_logits(model, images)
@@ -362,7 +373,10 @@ def _tried(found: _Found, name: str, head: str | None, overrides: Overrides, dev
             "Call .eval() before you export it"
         )
     classes = logits.shape[1]
-    names = tuple(map(str, found.config.get("label_names") or found.config.get("class_names") or ()))
+    named = found.config.get("label_names") or found.config.get("class_names") or ()
+    if not isinstance(named, list | tuple):
+        raise ValueError(f"{name}: the names of the classes in its config must be a list, got {named!r}")
+    names = tuple(map(str, named))
     if names and len(names) != classes:
         raise ValueError(f"{name} answers with {classes} classes, but its config names {len(names)}")
     sha256 = files_sha256(found.files, found.state)

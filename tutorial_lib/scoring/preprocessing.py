@@ -28,6 +28,10 @@ _INTERPOLATIONS = {
 }
 
 
+LARGEST = 10_000
+"""Pixels of a side that a network may ask for; more is a mistake, and would fill the memory."""
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """What happens to an image before the network sees it.
@@ -55,11 +59,13 @@ class Preprocessing:
     source: str = ""
 
     def __post_init__(self) -> None:
-        if min(self.size) < 1:
-            raise ValueError(f"the size of images must be positive, got {self.size}")
+        for what, value in (("size", self.size), ("resize", self.resize)):
+            sides = [value] if isinstance(value, int) else list(value or [])
+            if not all(1 <= side <= LARGEST for side in sides):
+                raise ValueError(f"the {what} of images must lie between 1 and {LARGEST:,} pixels, got {value}")
         if self.channels not in (1, 3):
             raise ValueError(f"images have 1 or 3 channels, got {self.channels}")
-        if self.interpolation not in _INTERPOLATIONS:
+        if not isinstance(self.interpolation, str) or self.interpolation not in _INTERPOLATIONS:
             raise ValueError(f"interpolation is one of {', '.join(_INTERPOLATIONS)}, got {self.interpolation!r}")
         if (self.mean is None) != (self.std is None):
             raise ValueError("give mean and std, or neither")
@@ -156,18 +162,44 @@ def from_config(config: Mapping[str, Any], source: str) -> Preprocessing:
     """
     if "input_size" not in config:
         raise ValueError(f"{source} does not say the input_size (C, H, W) of the network")
-    channels, height, width = (int(n) for n in config["input_size"])
+    shape = _numbers(config, "input_size", "[channels, height, width], such as [3, 224, 224]", source)
+    if shape is None or len(shape) != 3 or any(n != int(n) or n < 1 for n in shape):
+        raise _wrong(config, "input_size", "[channels, height, width], such as [3, 224, 224]", source)
+    channels, height, width = (int(n) for n in shape)
     share, mode = config.get("crop_pct"), config.get("crop_mode") or "center"
     resize: int | tuple[int, int] | None = None
     if share is not None:
+        if not _is_number(share) or share <= 0:
+            raise _wrong(config, "crop_pct", "a number above 0, such as 0.875", source)
         scaled = (math.floor(height / share), math.floor(width / share))
         if mode != "squash" and (mode != "center" or height != width):
             raise ValueError(f"{source}: crop_mode {mode!r} at {height}x{width} is not known here; make the images so")
         resize = scaled if mode == "squash" else scaled[0]
-    mean, std = (tuple(float(v) for v in config[key]) if config.get(key) else None for key in ("mean", "std"))
-    return Preprocessing(
-        (height, width), channels, resize, config.get("interpolation") or "bilinear", mean, std, source
-    )
+    mean, std = (_numbers(config, key, "a list with a number for each channel", source) for key in ("mean", "std"))
+    try:
+        return Preprocessing(
+            (height, width), channels, resize, config.get("interpolation") or "bilinear", mean, std, source
+        )
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+
+
+def _numbers(config: Mapping[str, Any], key: str, wanted: str, source: str) -> tuple[float, ...] | None:
+    """A list of finite numbers; None where there is none."""
+    value = config.get(key)
+    if value is None or value == []:
+        return None
+    if not isinstance(value, list | tuple) or not all(_is_number(number) for number in value):
+        raise _wrong(config, key, wanted, source)
+    return tuple(float(number) for number in value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _wrong(config: Mapping[str, Any], key: str, wanted: str, source: str) -> ValueError:
+    return ValueError(f"{source}: {key} is {config[key]!r}; it must be {wanted}")
 
 
 def from_torchvision(transforms: Any, source: str) -> Preprocessing:

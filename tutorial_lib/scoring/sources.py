@@ -6,6 +6,7 @@ import glob
 import hashlib
 import math
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,7 +22,7 @@ from torch import Tensor
 from tutorial_lib.data.images import check_images
 from tutorial_lib.scoring.preprocessing import Preprocessing, in_colours
 
-__all__ = ["ImageSource", "ReadBatch", "open_source", "read_batches", "write_images"]
+__all__ = ["ImageSource", "ReadBatch", "being_read", "open_source", "read_batches", "write_images"]
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -198,6 +199,14 @@ def _below(folder: Path, unlisted: dict[str, OSError]) -> Iterator[str]:
         yield from (Path(here, name).relative_to(folder).as_posix() for name in files if name[0] != ".")
 
 
+_reading = threading.local()
+
+
+def being_read() -> str | None:
+    """Name of the image that this thread is reading, for whoever hears a warning of its decoder."""
+    return getattr(_reading, "name", None)
+
+
 @dataclass
 class ReadBatch:
     """Some images of a source: those that could be read, and why the others could not."""
@@ -223,10 +232,13 @@ def read_batches(
         raise ValueError(f"a batch holds at least 1 image, got {size}")
 
     def read(index: int) -> Tensor | str:
+        _reading.name = source.names[index]
         try:
             return preprocessing.prepare(source.image(index))
         except Exception as error:  # whatever a decoder raises becomes the row's reason
             return " ".join(f"{type(error).__name__}: {error}".split())
+        finally:
+            _reading.name = None
 
     parts = [list(indices[start : start + size]) for start in range(0, len(indices), size)]
     with ThreadPoolExecutor(max(1, workers)) as pool:
