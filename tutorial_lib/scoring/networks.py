@@ -197,15 +197,14 @@ def _from_code(path: Path, factory: str, weights: Path | None) -> _Found:
             raise ValueError(f"{factory} in {path.name} must return a torch.nn.Module, got {type(network).__name__}")
         state = ""
         if weights is None:
-            state = state_sha256(network)
-            with _their_errors(path):
-                again = make()
-            if not state or state_sha256(again) != state:
+            with _their_errors(path):  # of a state that cannot be read, too
+                state = state_sha256(network)
+                other = state_sha256(make())
+            if not state or other != state:
                 raise ValueError(
                     f"{factory} in {path.name} gives random weights, others at each call, which say nothing: load them in "
                     "the factory, or pass --weights file.safetensors"
                 )
-            del again
     finally:
         sys.path.remove(str(path.parent.absolute()))
     if weights is not None:
