@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from tutorial_lib.figures.common import draw_dots
+from tutorial_lib.figures.common import draw_dots, words
 from tutorial_lib.figures.ensembles import COLOURS
 from tutorial_lib.plots import KNOWN, MODEL, SEQUENTIAL, UNKNOWN, label_line
 
-__all__ = ["draw_dots", "draw_kinds", "draw_plane", "draw_points_needed"]
+__all__ = ["draw_dots", "draw_kinds", "draw_plane", "draw_points_needed", "words"]
 
 _HATCHES = {"known": "", "ambiguous": "...", "photographs": "///"}
 

@@ -92,9 +92,9 @@ class Entry:
         Open is it with one seed, with no control, and when ours is ahead of those that have been run and others have not:
         the best of some is not the best of all. What does not beat some does not beat all.
         """
-        if self.over_control is None or self.over_control[1] is None:
+        difference, noise = self.over_control or (0.0, None)
+        if noise is None:
             return None
-        difference, noise = self.over_control
         return (None if self.controls_missing else True) if difference > noise else False
 
 
