@@ -197,7 +197,9 @@ def test_what_chapter_3_says_of_mnist():
     assert density.min() > 0.99 > 0.8 > softmax.min() and np.ptp(softmax) > 0.1, "the softmax is a matter of luck"
     assert abs(bounded.mean() - density.mean()) < 0.01
     ways = {"method": "DDU", "condition": "ambiguous against photographs"}
-    assert min(over_seeds("mnist", variant="density", **ways)) > max(over_seeds("mnist", variant="softmax_entropy", **ways))
+    assert min(over_seeds("mnist", variant="density", **ways)) > max(
+        over_seeds("mnist", variant="softmax_entropy", **ways)
+    )
     accuracies = [row.value for row in stored("mnist", metric="accuracy", condition="known", **residual)]
     assert min(accuracies) > 0.99
     assert np.ptp(told_by("mnist", "auroc_entropy", method="DDU", variant="bounded", **residual)) > 0.05
