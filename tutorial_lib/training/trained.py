@@ -268,7 +268,7 @@ def _estimate(model: Classifier, images: Tensor, config: TrainingConfig) -> str:
         seconds = time.perf_counter() - start
     minutes = seconds * config.epochs * len(images) / config.batch_size / 60
     if minutes < 1.5:
-        return "about a minute" if minutes > 0.5 else "less than a minute"
+        return "about a minute or less"
     return f"about {minutes:.0f} minutes" if minutes < 100 else f"about {minutes / 60:.0f} hours"
 
 
