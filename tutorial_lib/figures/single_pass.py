@@ -14,7 +14,7 @@ from tutorial_lib.figures.common import draw_dots, words
 from tutorial_lib.figures.ensembles import COLOURS
 from tutorial_lib.plots import KNOWN, MODEL, SEQUENTIAL, UNKNOWN, label_line
 
-__all__ = ["draw_dots", "draw_kinds", "draw_plane", "draw_points_needed", "words"]
+__all__ = ["draw_by_kind", "draw_dots", "draw_kinds", "draw_plane", "draw_points_needed"]
 
 _HATCHES = {"known": "", "ambiguous": "...", "photographs": "///"}
 
@@ -81,3 +81,18 @@ def draw_points_needed(
     axes.set(xlabel="training images of each class", ylabel="AUROC", ylim=(lowest, 1.02))
     for row, name in enumerate(lines):
         label_line(axes, counts[-1], lowest + 0.06 + 0.07 * row, name, styles[name][0], ha="right")
+
+
+def draw_by_kind(axes: Axes, told: Mapping[str, Sequence[float]], label: str, colour: str, marker: str) -> None:
+    """A row for each kind of stranger, a mark for each seed.
+
+    Args:
+        axes: where to draw; several scores may share them, if they tell the same kinds.
+        told: by the name of the kind, AUROC of each seed; the first at the top.
+        label, colour, marker: of the score.
+    """
+    for row, values in enumerate(told.values()):
+        axes.plot(values, [row] * len(values), marker, color=colour, alpha=0.8)
+    axes.plot([], [], marker, color=colour, label=label)
+    axes.set_yticks(range(len(told)), [words(kind) for kind in told])
+    axes.set_ylim(len(told) - 0.5, -0.5)
