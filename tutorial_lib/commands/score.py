@@ -279,8 +279,7 @@ def _complain(images: dict[str, Any]) -> int:
     if broken == images["n"]:
         print(f"none of {broken:,} images has a score{because}", file=sys.stderr)
         return 1
-    print(
-        f"{broken:,} of {images['n']:,} images have no score{because}; the column `error` says why of each",
-        file=sys.stderr,
-    )
+    print(f"{broken:,} of {images['n']:,} images have no score; the column `error` says why of each", file=sys.stderr)
+    if reason:  # on a line of its own: it can be long
+        print(f"{count:,} of them: {reason}" if count < broken else reason, file=sys.stderr)
     return 0
