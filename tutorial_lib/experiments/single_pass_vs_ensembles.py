@@ -346,6 +346,14 @@ def _residual(study: Study, seed: int, device: torch.device, bounded: bool) -> C
     return CellResult([m for method in methods for m in measure(method, study, arrays)], arrays)
 
 
+def _untrained(study: Study, seed: int, device: torch.device) -> CellResult:
+    """The cheapest control of a density: the same one on a residual network with its initial weights."""
+    model = untrained_classifier(study, "resnet20", seed).eval()
+    density = DDU(model).fit(study.train)
+    kept: list[nn.Module | Tensor] = [model, density.gaussians.means, density.gaussians.factors]
+    return CellResult(measure(Method("DDU", "resnet20", "untrained", _softmax(model), density, kept, None), study))
+
+
 def _sngp(study: Study, seed: int, device: torch.device) -> CellResult:
     """SNGP; the mean-field factor is tuned on the likelihood of validation images, as the temperature that it is."""
     start = _clock(device)
@@ -581,6 +589,7 @@ _GROUPS: Mapping[str, Callable[[Study, int, torch.device], CellResult]] = {
     "residual": lambda study, seed, device: _residual(study, seed, device, bounded=False),
     "residual bounded": lambda study, seed, device: _residual(study, seed, device, bounded=True),
     "sngp": _sngp,
+    "untrained": _untrained,
     "ambiguous": _ambiguous,
     "side by side": _side_by_side,
 }
