@@ -66,16 +66,8 @@ CSV_COLUMNS = (
         "seed_noise",
     ),
     *("state", "reason", "challenging_data", "held_out", "held_out_spread", "control", "control_spread", "control_is"),
-    *(
-        "controls_not_run",
-        "over_control",
-        "over_control_noise",
-        "device",
-        "minutes_a_seed",
-        "commit",
-        "command",
-        "source",
-    ),
+    *("controls_not_run", "over_control", "over_control_noise"),
+    *("device", "minutes_a_seed", "commit", "command", "source"),
 )
 
 

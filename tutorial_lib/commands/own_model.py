@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tutorial_lib.commands.options import checked_device, device, named, positive
+from tutorial_lib.progress import how_often
 
 if TYPE_CHECKING:
     from tutorial_lib.scoring.networks import Network
@@ -153,13 +154,11 @@ def progress_bar(total: int, what: str) -> Iterator[Callable[[int], Any]]:
     more are done; the bar is there from the first time on."""
     from tqdm import tqdm
 
-    terminal = sys.stderr.isatty()
-    often = {"mininterval": 0.2} if terminal else {"mininterval": 30, "delay": 30}
     bars: list[tqdm[Any]] = []
 
     def update(done: int) -> None:
         if not bars:
-            bars.append(tqdm(total=total, desc=what, unit=" images", file=sys.stderr, **often))
+            bars.append(tqdm(total=total, desc=what, unit=" images", file=sys.stderr, **how_often()))
         bars[0].update(done)
 
     try:

@@ -294,10 +294,21 @@ def look_gain(
 
 
 def _gain_by_seed(rows: Sequence[Row], strategy: str, test: str, summary: str, look: str) -> dict[int, float]:
-    value = SUMMARIES[summary]
-    one, two = histories(rows, strategy), histories(rows, strategy, look)
-    of_one = {run.seed: value(run, test) for run in one}
-    return {run.seed: value(run, test) - of_one[run.seed] for run in two if run.seed in of_one}
+    return _by_seed(rows, (strategy, look), (strategy, "feed_forward"), test, summary)
+
+
+def _lead_by_seed(rows: Sequence[Row], strategy: str, test: str, summary: str, look: str) -> dict[int, float]:
+    return _by_seed(rows, (strategy, look), ("random", look), test, summary)
+
+
+def _by_seed(
+    rows: Sequence[Row], one: tuple[str, str], other: tuple[str, str], test: str, summary: str
+) -> dict[int, float]:
+    """The summary of one strategy and look minus that of another, for every seed that has both."""
+    mine, theirs = (
+        {run.seed: SUMMARIES[summary](run, test) for run in histories(rows, *named)} for named in (one, other)
+    )
+    return {seed: value - theirs[seed] for seed, value in mine.items() if seed in theirs}
 
 
 def choice_gain(rows: Sequence[Row], strategy: str, test: str = "clean", look: str = "introspective") -> list[float]:
@@ -354,13 +365,6 @@ def pair_noise(
 ) -> float:
     """Standard deviation over seeds of the difference between a run and its twin: how far one pair moves by luck."""
     return float(np.std(list(_lead_by_seed(rows, strategy, test, summary, look).values()), ddof=1))
-
-
-def _lead_by_seed(rows: Sequence[Row], strategy: str, test: str, summary: str, look: str) -> dict[int, float]:
-    value = SUMMARIES[summary]
-    of_twin = {run.seed: value(run, test) for run in histories(rows, "random", look)}
-    runs = histories(rows, strategy, look)
-    return {run.seed: value(run, test) - of_twin[run.seed] for run in runs if run.seed in of_twin}
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -10,7 +10,6 @@ import functools
 import importlib.util
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ import joblib
 import torch
 from tqdm.auto import tqdm
 
+from tutorial_lib.progress import how_often
 from tutorial_lib.results.rows import Row, provenance
 from tutorial_lib.runs.experiment import Cell, Experiment
 from tutorial_lib.runs.store import CellStore, DamagedCell
@@ -100,7 +100,7 @@ def run(
         missing.append(cell)
     title = experiment.name if isinstance(experiment, Experiment) else "suite"
     there = len(cells) - len(missing)
-    bar = tqdm(total=len(cells), initial=there, desc=title, unit="cell", disable=not progress, **_how_often())
+    bar = tqdm(total=len(cells), initial=there, desc=title, unit="cell", disable=not progress, **how_often())
     master = os.getpid() if backend == "processes" and jobs > 1 else None
 
     def tasks(chosen: Sequence[Cell], wait: bool) -> Iterator[Any]:
@@ -141,13 +141,6 @@ def run(
                     missing = [cell for cell in unheard if cell not in suspects]
             missing = busy
     return outcomes
-
-
-def _how_often() -> dict[str, float]:
-    """When a bar is drawn anew: at once on a terminal, twice a minute in a file, which keeps every drawing."""
-    return (
-        {} if sys.stderr.isatty() or "ipykernel" in sys.modules else {"mininterval": 30, "maxinterval": 30, "delay": 30}
-    )
 
 
 def compute_cell(
