@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tutorial_lib.commands.options import checked_device, device, named, positive
-from tutorial_lib.progress import how_often
+from tutorial_lib.progress import how_often, say
 
 if TYPE_CHECKING:
     from tutorial_lib.scoring.networks import Network
@@ -205,7 +205,7 @@ def _decoders_named() -> Iterator[None]:
             kind = re.sub(r"\d+", "", text)
             counts[kind] += 1
             if counts[kind] <= FEW:
-                print(f"{image}: {text}", file=sys.stderr)
+                say(f"{image}: {text}")
 
         warnings.showwarning = show
         try:
