@@ -18,7 +18,7 @@ import tutorial_lib
 HOUSE = Path(tutorial_lib.__file__).parent
 METHODS = "calibration uncertainty gradcon severity attacks introspection active_learning image_quality"
 FLOORS = [
-    "reproducible storage metrics plots",
+    "reproducible storage progress metrics plots",
     "data",
     "results",
     "models",
