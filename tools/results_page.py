@@ -435,6 +435,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Keep the numbers of the results page as they stand at a release.")
     parser.add_argument("--release", required=True, metavar="NAME", help="such as 0.2.0")
     release = parser.parse_args(arguments).release
+    kept = read_release(AT_RELEASE)
+    if kept is not None and kept[0] == release:
+        parser.error(
+            f"the numbers of release {release} are kept already, in {AT_RELEASE.name}; delete it to keep others"
+        )
     write_release(release, {one.table.name: one.entries for one in compared()})
     print(f"wrote {AT_RELEASE.relative_to(ROOT)}")
     return 0

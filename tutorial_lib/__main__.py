@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
+from typing import NoReturn
 
 from tutorial_lib import __version__
 from tutorial_lib.commands import benchmark, calibrate, data, experiments, score, suite, train
@@ -15,9 +16,17 @@ from tutorial_lib.storage import Damaged
 COMMANDS = (data, train, experiments, suite, benchmark, score, calibrate)
 
 
+class Parser(argparse.ArgumentParser):
+    """Refuses in two lines, the last of which says what is wrong; all options of a command would hide it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and stop with exit status 2."""
+        self.exit(2, f"what there is: {self.prog} --help\n{self.prog}: error: {message}\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line, with every command registered."""
-    root = argparse.ArgumentParser(
+    root = Parser(
         prog="python -m tutorial_lib",
         description="Uncertainty at inference in neural networks: the course's tools.",
         epilog="Exit status: 0 if it did what was asked, 1 if something that it needs is missing, damaged or in the way, "

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tqdm import tqdm
 
-__all__ = ["how_often", "say"]
+__all__ = ["how_often", "say", "sparing"]
 
 HALF_A_MINUTE = 30.0
 
@@ -16,6 +19,17 @@ def how_often() -> dict[str, float]:
     if sys.stderr.isatty():
         return {}
     return {"mininterval": HALF_A_MINUTE, "maxinterval": HALF_A_MINUTE, "delay": HALF_A_MINUTE}
+
+
+@contextmanager
+def sparing() -> Iterator[None]:
+    """Inside, every bar is drawn as `how_often` says: for calls into a loop that has a bar of its own."""
+    plain = tqdm.__init__
+    tqdm.__init__ = functools.partialmethod(plain, **how_often())  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        tqdm.__init__ = plain  # type: ignore[method-assign]
 
 
 def say(text: str) -> None:

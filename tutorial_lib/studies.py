@@ -279,10 +279,11 @@ _ADAM = {"optimizer": "adam", "learning_rate": 3e-3, "weight_decay": 0.0}  # for
 _SMALL = {"epochs": 30, "batch_size": 64, "shift": 1, "flip": False, "precision": "float32"}
 
 # Jordan, "94 % on CIFAR-10 in 3.29 seconds on a single GPU", arXiv 2404.00498, for images summed over a batch there and
-# averaged here: learning rate 11.5 / (1 + 1 / (1 - momentum)), decay .0153 / 11.5. Eleven epochs of 45,000 images are its
-# 9.9 of 50,000.
+# averaged here: learning rate 11.5 / (1 + 1 / (1 - momentum)), decay .0153 / 11.5. Not as published: sixteen epochs for its
+# 9.9, since 45,000 images for 50,000 and one view for the mean of six at test time cost about a point; and no label smoothing
+# (published: .2), since ensembles of these networks are asked how sure they are.
 _AIRBENCH = {
-    "epochs": 11,
+    "epochs": 16,
     "batch_size": 1024,
     "learning_rate": 1.5,
     "momentum": 0.85,
@@ -291,7 +292,6 @@ _AIRBENCH = {
     "shift": 2,
     "border": "mirror",
     "flip": "alternating",
-    "label_smoothing": 0.2,
     "norm_bias_factor": 64.0,
     "whitening_epochs": 3,
     "lookahead": True,

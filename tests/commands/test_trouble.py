@@ -55,7 +55,15 @@ def said(capsys) -> list[str]:
 )
 def test_an_unknown_name_is_refused(arguments, capsys):
     assert status(arguments) == REFUSED
-    assert "nothing" in said(capsys)[-1]
+    lines = said(capsys)
+    assert "nothing" in lines[-1] and len(lines) <= 2
+
+
+def test_a_command_by_itself_is_told_where_to_read(capsys):
+    for arguments, where in (("", "python -m tutorial_lib --help"), ("train", "python -m tutorial_lib train --help")):
+        assert status(arguments) == REFUSED
+        hint, error = said(capsys)
+        assert hint.endswith(where) and "required" in error
 
 
 @pytest.mark.parametrize(
@@ -88,6 +96,12 @@ def test_a_device_that_is_not_there_is_refused(capsys, monkeypatch):
     for command in ("run calibration", "benchmark gradients"):
         assert status(f"{command} --device cuda") == REFUSED
         assert "torch sees no CUDA device here" in said(capsys)[-1]
+
+
+@pytest.mark.parametrize("study", ["cifar10", "unique"])
+def test_missing_images_have_one_exit_status_whatever_is_trained_on_them(study, capsys):
+    assert status(f"train {study} --seed 7") == FAILED
+    assert "error: " not in said(capsys)[-1]
 
 
 @pytest.mark.parametrize(

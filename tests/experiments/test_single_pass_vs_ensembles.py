@@ -10,8 +10,11 @@ from tutorial_lib.experiments import single_pass_vs_ensembles as experiment
 from tutorial_lib.experiments.single_pass_vs_ensembles import over_seeds, stored
 from tutorial_lib.metrics import auroc
 from tutorial_lib.results.published import read_published
+from tutorial_lib.models import build
+from tutorial_lib.models.predict import predict_logits
 from tutorial_lib.studies import load_study
 from tutorial_lib.training import trained
+from tutorial_lib.uncertainty.deep_ensemble import DeepEnsemble
 from tutorial_lib.uncertainty.moons import PointsNetwork, fit_points, moved, two_moons
 
 CPU = torch.device("cpu")
@@ -24,7 +27,29 @@ def test_the_grid():
         "side by side is for networks that do not fill a processor"
     )
     assert len(experiment.cells("moons", range(2))) == 2 * 7 * 2
-    assert [dict(cell.settings) for cell in experiment.cells("cifar10", range(3))] == [{"group": "networks"}]
+    large = experiment.cells("cifar10", range(3))
+    assert len({cell.key for cell in large}) == len(large) == 2 + 2 + 3 + 1
+    alone = {(c.settings["network"], c.seed) for c in large if c.settings["group"] == "alone"}
+    assert alone == {("resnet20", 1), ("resnet20", 2), ("airbench", 0), ("airbench", 1), ("airbench", 2)}
+
+
+def test_an_ensemble_answers_with_the_mean_of_its_members_and_nobody_is_asked_twice(monkeypatch):
+    asked = []
+    real = experiment.predict_logits
+    monkeypatch.setattr(experiment, "predict_logits", lambda model, images: asked.append(1) or real(model, images))
+    torch.manual_seed(0)
+    members = [build("lenet", 10, (1, 8, 8)).eval() for _ in range(3)]
+    softmax = [experiment._softmax(member) for member in members]
+    images = torch.rand(5, 1, 8, 8)
+    together = experiment._mean(softmax)(images)
+    by_hand = torch.stack([member(images).double().softmax(1) for member in members]).mean(0)
+    torch.testing.assert_close(together, by_hand, rtol=0, atol=1e-6)
+    asked_as_one = predict_logits(DeepEnsemble(members).eval(), images).double().softmax(1)
+    torch.testing.assert_close(together, asked_as_one, rtol=0, atol=1e-6)
+    experiment._mean(softmax[:2])(images)
+    assert len(asked) == 3
+    experiment._mean(softmax)(images.clone())
+    assert len(asked) == 6, "other images are other images, whatever they hold"
 
 
 def test_a_cell_of_the_moons_by_hand(monkeypatch):

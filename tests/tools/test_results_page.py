@@ -104,3 +104,8 @@ def test_changes_since_a_release_are_written_down(tmp_path, monkeypatch, capsys)
     assert f"1 of {len(lines) - 1} numbers have changed their state, and 0 more" in page.text
     [line] = page.select("tbody tr")
     assert [cell.text for cell in line.select("td")][2:] == ["✓ reproduced", "✗ not reproduced"]
+    monkeypatch.setattr(results_page, "AT_RELEASE", path)
+    before = path.read_bytes()
+    with pytest.raises(SystemExit):
+        results_page.main(["--release", "0.2.0"])
+    assert "kept already" in capsys.readouterr().err and path.read_bytes() == before

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from tutorial_lib.commands.options import add_command, natural
+from tutorial_lib.progress import sparing
 
 __all__ = ["register"]
 
@@ -40,7 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         study = load_study(arguments.study)
         network = arguments.network or study.network
-        model = study.classifier(network, arguments.seed, progress=sys.stderr.isatty())
+        with sparing():
+            model = study.classifier(network, arguments.seed, progress=True)
     except ValueError as error:
         arguments.error(str(error))
     found = f"{network} on {study.name}, seed {arguments.seed}: test accuracy {accuracy(model, study.test):.4f}"
@@ -62,16 +64,20 @@ def _sparse_autoencoder(arguments: argparse.Namespace) -> int:
 
     if arguments.network:
         arguments.error("unique has one network only; leave --network out")
-    there, progress = shipped_file(arguments.seed), sys.stderr.isatty()
+    there = shipped_file(arguments.seed)
     if there.exists():
         print(f"{there} is there already; delete it to train and ship another", file=sys.stderr)
         return 1 if arguments.ship else 0
     try:
-        if arguments.ship:
-            print(f"wrote {ship(arguments.seed, progress)}")
-        else:
-            trained = sparse_autoencoder(arguments.seed, progress)
-            print(f"sparse autoencoder, seed {arguments.seed}: {len(trained.encoder_bias)} units, kept in the cache")
+        with sparing():
+            if arguments.ship:
+                print(f"wrote {ship(arguments.seed, progress=True)}")
+            else:
+                trained = sparse_autoencoder(arguments.seed, progress=True)
+                print(
+                    f"sparse autoencoder, seed {arguments.seed}: {len(trained.encoder_bias)} units, kept in the cache"
+                )
     except DataUnavailable as error:
-        arguments.error(str(error))
+        print(error, file=sys.stderr)
+        return 1
     return 0

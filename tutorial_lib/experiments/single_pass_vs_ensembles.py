@@ -12,7 +12,8 @@ Command::
 
 Studies of images take their single networks and the members of their ensembles from ``study.classifier`` (what ships, else
 the cache, else trained now), but for the digits, whose members train side by side. A study whose networks take hours
-(CIFAR-10) is measured with the networks that ship, and only with methods that need no training of their own.
+(CIFAR-10) is measured with the networks that ship, and only with methods that need no training of their own; what is said of
+one of them is asked of the others, too, and of a network of another kind, the fast ``airbench``.
 
 The penalty of DUQ is chosen without strangers of the test: a network that never saw the last two classes has them for
 strangers, and the penalty that tells them best is used for the network of all classes. (The paper chooses it on NotMNIST,
@@ -88,9 +89,34 @@ BATCH = 256
 
 LARGE = ("cifar10", "svhn")
 """Studies that are measured with what ships."""
+FAST = "airbench"
+"""A second kind of network for such a study, where one trains in less than an hour."""
+TOGETHER = 3
+"""How many networks of a large study answer together, and how many are asked alone."""
 
 # ----------------------------------------------------------------------------------------------------------------------
 # One method measured
+
+
+class Sets:
+    """The images that all methods of a cell are asked about, made once.
+
+    Attributes:
+        study: whose they are.
+        everyone: images of each kind that quality is measured on, ``known`` and corrupted; labels are ``study.test``'s.
+        known: at most `LIMIT` of the known ones, for scores.
+        strange: images by condition, the ambiguous ones among them.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.everyone = {"known": study.test.images}
+        for name in CORRUPTIONS:
+            generator = torch.Generator().manual_seed(0)
+            self.everyone[f"{name}/{LEVEL}"] = corrupt(study.test.float(), name, LEVEL, generator)
+        self.known = _some(study.test).images
+        self.strange = {name: _some(study.shift(name)).images for name in study.available_shifts()}
+        self.strange["ambiguous"] = blends(study.test, min(LIMIT, len(study.test))).images
 
 
 @dataclass
@@ -115,8 +141,9 @@ class Method:
     extra: Mapping[str, float] = field(default_factory=dict)
 
 
-def measure(method: Method, study: Study, arrays: dict[str, NDArray[np.generic]] | None = None) -> list[Measurement]:
+def measure(method: Method, sets: Sets, arrays: dict[str, NDArray[np.generic]] | None = None) -> list[Measurement]:
     """All numbers of one method on one study."""
+    study, known = sets.study, sets.known
     found: list[Measurement] = []
 
     def add(condition: str, metric: str, value: float, n: int) -> None:
@@ -124,20 +151,12 @@ def measure(method: Method, study: Study, arrays: dict[str, NDArray[np.generic]]
             Measurement(method.name, condition, metric, value, n, network=method.network, variant=method.variant)
         )
 
-    everyone = study.test
-    for metric, value in _quality(method.probabilities(everyone.images), everyone.labels).items():
-        add("known", metric, value, len(everyone))
-    for name in CORRUPTIONS:
-        worse = corrupt(everyone.float(), name, LEVEL, torch.Generator().manual_seed(0))
-        for metric, value in _quality(method.probabilities(worse), everyone.labels).items():
-            add(f"{name}/{LEVEL}", metric, value, len(everyone))
+    for condition, images in sets.everyone.items():
+        for metric, value in _quality(method.probabilities(images), study.test.labels).items():
+            add(condition, metric, value, len(images))
 
-    known = _some(study.test)
-    answers = method.probabilities(known.images)
-    conditions = {name: _some(study.shift(name)).images for name in study.available_shifts()}
-    conditions["ambiguous"] = blends(study.test, min(LIMIT, len(study.test))).images
-    familiar = method.epistemic.predict(known.images), UNCERTAINTIES["entropy"](answers[None])
-    for name, images in conditions.items():
+    familiar = method.epistemic.predict(known), UNCERTAINTIES["entropy"](method.probabilities(known)[None])
+    for name, images in sets.strange.items():
         strange = method.epistemic.predict(images)
         unsure = UNCERTAINTIES["entropy"](method.probabilities(images)[None])
         add(name, "auroc_epistemic", auroc(familiar[0], strange), len(known) + len(images))
@@ -155,7 +174,7 @@ def measure(method: Method, study: Study, arrays: dict[str, NDArray[np.generic]]
     add("cost", "kept_megabytes", sum(t.numel() * t.element_size() for t in tensors) / 1e6, 1)
     if method.seconds is not None:
         add("cost", "training_seconds", method.seconds, len(study.train))
-    batch = known.images[torch.arange(BATCH) % len(known)]
+    batch = known[torch.arange(BATCH) % len(known)]
     add("cost", "batch_seconds", _fastest(lambda: method.epistemic.predict(batch), batch.device), BATCH)
     for metric, value in method.extra.items():
         add("cost", metric, value, 1)
@@ -171,7 +190,13 @@ def _quality(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def _softmax(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    return lambda images: predict_logits(model, images).double().softmax(1)
+    """Images to probabilities, float64 (N, K), on the CPU; a tensor that was asked before is not computed again."""
+    return functools.cache(lambda images: predict_logits(model, images).double().softmax(1))
+
+
+def _mean(answers: Sequence[Callable[[Tensor], Tensor]]) -> Callable[[Tensor], Tensor]:
+    """What an ensemble answers: the mean of what its members do."""
+    return lambda images: torch.stack([answer(images) for answer in answers]).mean(0)
 
 
 def _clock(device: torch.device | None = None) -> float:
@@ -227,41 +252,58 @@ def _ensembles(study: Study, seed: int, device: torch.device) -> tuple[DeepEnsem
 def _networks(study: Study, seed: int, device: torch.device) -> CellResult:
     """One network, ensembles of them, MC dropout, and what can be put on top of the first one."""
     everyone, seconds = _ensembles(study, seed, device)
-    first, network = everyone.members[0], study.network
+    sets, first, network = Sets(study), everyone.members[0], study.network
+    softmax = [_softmax(member) for member in everyone.members]
     arrays: dict[str, NDArray[np.generic]] = {}
-    methods = [Method("one network", network, "", _softmax(first), Entropy(first), [first], seconds)]
+    methods = [Method("one network", network, "", softmax[0], Entropy(first), [first], seconds)]
     for size in (m for m in MEMBERS if m <= len(everyone.members)):
-        some = DeepEnsemble(list(everyone.members)[:size]).eval()
-        methods.append(
-            Method(
-                f"ensemble of {size}",
-                network,
-                "",
-                _softmax(some),
-                EnsembleUncertainty(some),
-                [some],
-                seconds and size * seconds,
-            )
-        )
+        spent = None if seconds is None else size * seconds
+        methods.append(_together(everyone, softmax, size, network, spent))
     methods += [
         _dropout(model, network, variant, spent) for model, variant, spent in _thinned(study, seed, first, seconds)
     ]
-    density = DDU(first).fit(study.train)
-    process = SNGP(first).fit(study.train)
-    methods += [
-        Method(
-            "DDU",
-            network,
-            "on top",
-            _softmax(first),
-            density,
-            [first, density.gaussians.means, density.gaussians.factors],
-            seconds,
-        ),
-        Method("SNGP", network, "on top", _softmax(first), process, [first, process.process], seconds),
+    methods += _on_top(first, softmax[0], study, network, seconds)
+    found = [m for method in methods for m in measure(method, sets, arrays)]
+    return CellResult([*found, *_members(softmax, sets, network), *_points(first, study)], arrays)
+
+
+def _together(
+    everyone: DeepEnsemble, softmax: Sequence[Callable[[Tensor], Tensor]], size: int, network: str, spent: float | None
+) -> Method:
+    """The first so many members as an ensemble."""
+    some = DeepEnsemble(list(everyone.members)[:size]).eval()
+    return Method(f"ensemble of {size}", network, "", _mean(softmax[:size]), EnsembleUncertainty(some), [some], spent)
+
+
+def _on_top(
+    model: nn.Module, softmax: Callable[[Tensor], Tensor], study: Study, network: str, seconds: float | None
+) -> list[Method]:
+    """What needs no training of its own: a density, and SNGP's last layer, on the features of a network."""
+    density = DDU(model).fit(study.train)
+    process = SNGP(model).fit(study.train)
+    kept = [model, density.gaussians.means, density.gaussians.factors]
+    return [
+        Method("DDU", network, "on top", softmax, density, kept, seconds),
+        Method("SNGP", network, "on top", softmax, process, [model, process.process], seconds),
     ]
-    found = [m for method in methods for m in measure(method, study, arrays)]
-    return CellResult([*found, *_members(everyone, study), *_points(first, study)], arrays)
+
+
+def _alone(study: Study, seed: int, device: torch.device, network: str) -> CellResult:
+    """One more network by itself, and what can be put on top of it: does another training say the same?"""
+    model = study.classifier(network, seed=seed, device=device)
+    softmax = _softmax(model)
+    one = Method("one network", network, "", softmax, Entropy(model), [model], None)
+    methods, sets = [one, *_on_top(model, softmax, study, network, None)], Sets(study)
+    return CellResult([m for method in methods for m in measure(method, sets)])
+
+
+def _fast_ensemble(study: Study, device: torch.device) -> CellResult:
+    """Networks of another kind that answer together."""
+    members = [study.classifier(FAST, seed=s, device=device) for s in range(TOGETHER)]
+    everyone, sets = DeepEnsemble(members).eval(), Sets(study)
+    softmax = [_softmax(member) for member in members]
+    found = measure(_together(everyone, softmax, TOGETHER, FAST, None), sets)
+    return CellResult([*found, *_members(softmax, sets, FAST)])
 
 
 def _thinned(
@@ -295,7 +337,7 @@ def _dropout(model: nn.Module, network: str, variant: str, seconds: float | None
 def _duq(study: Study, seed: int, device: torch.device) -> CellResult:
     """DUQ without penalty, and with the one that tells held-out classes best."""
     held_out, known = _without_last_classes(study)
-    scores = {}
+    sets, scores = Sets(study), {}
     for penalty in PENALTIES:
         network, _ = train_duq(held_out, seed, penalty)
         detector = DUQ(network)
@@ -311,7 +353,7 @@ def _duq(study: Study, seed: int, device: torch.device) -> CellResult:
         extra = {"penalty": penalty, "held_out_auroc": scores[penalty]}
         found += measure(
             Method("DUQ", study.network, variant, _softmax(network), DUQ(network), [network], seconds, extra=extra),
-            study,
+            sets,
             arrays if penalty else None,
         )
     return CellResult(found, arrays)
@@ -342,8 +384,11 @@ def _residual(study: Study, seed: int, device: torch.device, bounded: bool) -> C
     variant = "bounded" if bounded else "unbounded"
     methods = [Method("DDU", "resnet20", variant, _softmax(model), density, kept, seconds, extra=extra)]
     if not bounded:
-        methods.append(Method("one network", "resnet20", "", _softmax(model), Entropy(model), [model], seconds))
-    return CellResult([m for method in methods for m in measure(method, study, arrays)], arrays)
+        methods.append(
+            Method("one network", "resnet20", "", methods[0].probabilities, Entropy(model), [model], seconds)
+        )
+    sets = Sets(study)
+    return CellResult([m for method in methods for m in measure(method, sets, arrays)], arrays)
 
 
 def _untrained(study: Study, seed: int, device: torch.device) -> CellResult:
@@ -351,7 +396,8 @@ def _untrained(study: Study, seed: int, device: torch.device) -> CellResult:
     model = untrained_classifier(study, "resnet20", seed).eval()
     density = DDU(model).fit(study.train)
     kept: list[nn.Module | Tensor] = [model, density.gaussians.means, density.gaussians.factors]
-    return CellResult(measure(Method("DDU", "resnet20", "untrained", _softmax(model), density, kept, None), study))
+    method = Method("DDU", "resnet20", "untrained", _softmax(model), density, kept, None)
+    return CellResult(measure(method, Sets(study)))
 
 
 def _sngp(study: Study, seed: int, device: torch.device) -> CellResult:
@@ -380,38 +426,35 @@ def _sngp(study: Study, seed: int, device: torch.device) -> CellResult:
         seconds,
         extra={"mean_field_factor": factor},
     )
-    return CellResult(measure(method, study, arrays), arrays)
+    return CellResult(measure(method, Sets(study), arrays), arrays)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
 # How many members, how many points, known against ambiguous against foreign, side by side against one after another
 
 
-def _members(everyone: DeepEnsemble, study: Study) -> list[Measurement]:
+def _members(softmax: Sequence[Callable[[Tensor], Tensor]], sets: Sets, network: str) -> list[Measurement]:
     """NLL (of all test images) and AUROC by the number of members, from one."""
-    known = _some(study.test)
-    sets = {"known": known.images} | {name: _some(study.shift(name)).images for name in study.available_shifts()}
-    answers = {name: _member_probabilities(everyone, images) for name, images in sets.items()}
-    to_all = _member_probabilities(everyone, study.test.images)
+    labels = sets.study.test.labels
+
+    def answers(images: Tensor) -> Tensor:
+        return torch.stack([answer(images) for answer in softmax])
+
+    known, to_all = answers(sets.known), answers(sets.everyone["known"])
+    strange = {name: answers(images) for name, images in sets.strange.items() if name != "ambiguous"}
     found = []
-    for size in range(1, len(everyone.members) + 1):
-        some = {name: p[:size] for name, p in answers.items()}
-        loss = negative_log_likelihood(to_all[:size].mean(0), study.test.labels)
-        found.append(_by_size("known", "nll", loss, len(study.test), study, size))
-        for name in (name for name in sets if name != "known"):
+
+    def add(size: int, condition: str, metric: str, value: float, n: int) -> None:
+        found.append(Measurement("members", condition, metric, value, n, network=network, variant=str(size)))
+
+    for size in range(1, len(softmax) + 1):
+        add(size, "known", "nll", negative_log_likelihood(to_all[:size].mean(0), labels), len(labels))
+        for name, probabilities in strange.items():
             for score in ("entropy", "mutual_information") if size > 1 else ("entropy",):
                 ask = UNCERTAINTIES[score]
-                value = auroc(ask(some["known"]), ask(some[name]))
-                found.append(_by_size(name, f"auroc_{score}", value, len(known), study, size))
+                value = auroc(ask(known[:size]), ask(probabilities[:size]))
+                add(size, name, f"auroc_{score}", value, len(sets.known))
     return found
-
-
-def _by_size(condition: str, metric: str, value: float, n: int, study: Study, size: int) -> Measurement:
-    return Measurement("members", condition, metric, value, n, network=study.network, variant=str(size))
-
-
-def _member_probabilities(ensemble: DeepEnsemble, images: Tensor) -> Tensor:
-    return torch.stack([predict_logits(member, images) for member in ensemble.members]).double().softmax(-1)
 
 
 def _points(model: nn.Module, study: Study) -> list[Measurement]:
@@ -596,7 +639,7 @@ _GROUPS: Mapping[str, Callable[[Study, int, torch.device], CellResult]] = {
 
 
 def cells(study: str, seeds: Sequence[int]) -> list[Cell]:
-    """One cell a seed and group of methods; a large study takes only what needs no training of its own.
+    """One cell a seed and group of methods; a large study takes what ships and `FAST` networks, `TOGETHER` of each kind.
 
     Side by side and one after another is timed on the digits, whose networks are too small to fill a processor.
     """
@@ -606,7 +649,11 @@ def cells(study: str, seeds: Sequence[int]) -> list[Cell]:
         return [Cell(NAME, study, seed, settings) for seed in seeds for settings in grid]
     version = {"mnist": 2, "cifar10": 3}.get(study, 1)  # raised where numbers came to be of all test images
     if study in LARGE:
-        return [Cell(NAME, study, 0, {"group": "networks"}, version)]
+        large = [(0, {"group": "networks"}), (0, {"group": "untrained"})]
+        large += [(seed, {"group": "alone", "network": load_study(study).network}) for seed in range(1, TOGETHER)]
+        large += [(seed, {"group": "alone", "network": FAST}) for seed in range(TOGETHER)]
+        large += [(0, {"group": "together", "network": FAST})]
+        return [Cell(NAME, study, seed, settings, version) for seed, settings in large]
     groups = [(seed, group) for seed in seeds for group in _GROUPS if group != "side by side"]
     groups += [(seed, "side by side") for seed in seeds[:1] if study == "digits"]
     return [Cell(NAME, study, seed, {"group": group}, version) for seed, group in groups]
@@ -616,7 +663,12 @@ def compute(cell: Cell, device: torch.device) -> CellResult:
     """Measure one cell."""
     if cell.study == "moons":
         return _moons(cell)
-    return _GROUPS[str(cell.settings["group"])](load_study(cell.study), cell.seed, device)
+    study, group = load_study(cell.study), str(cell.settings["group"])
+    if group == "alone":
+        return _alone(study, cell.seed, device, str(cell.settings["network"]))
+    if group == "together":
+        return _fast_ensemble(study, device)
+    return _GROUPS[group](study, cell.seed, device)
 
 
 _SHOWN = (
