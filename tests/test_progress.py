@@ -46,6 +46,7 @@ def test_a_bar_of_a_loop_that_knows_nothing_of_files_is_sparing_where_it_is_aske
             for _ in range(100):
                 time.sleep(seconds / 100)
                 bar.update()
+                bar.set_postfix(loss=0.5)
         return stream.getvalue()
 
     assert bar_of(0.05, io.StringIO()) == ""

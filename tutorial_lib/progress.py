@@ -24,12 +24,21 @@ def how_often() -> dict[str, float]:
 @contextmanager
 def sparing() -> Iterator[None]:
     """Inside, every bar is drawn as `how_often` says: for calls into a loop that has a bar of its own."""
-    plain = tqdm.__init__
-    tqdm.__init__ = functools.partialmethod(plain, **how_often())  # type: ignore[method-assign, assignment]
+    if not how_often():
+        yield
+        return
+    changed = {
+        "__init__": functools.partialmethod(tqdm.__init__, **how_often()),
+        "set_postfix": functools.partialmethod(tqdm.set_postfix, refresh=False),  # what is new waits for its line
+    }
+    plain = {name: getattr(tqdm, name) for name in changed}
     try:
+        for name, method in changed.items():
+            setattr(tqdm, name, method)
         yield
     finally:
-        tqdm.__init__ = plain  # type: ignore[method-assign]
+        for name, method in plain.items():
+            setattr(tqdm, name, method)
 
 
 def say(text: str) -> None:

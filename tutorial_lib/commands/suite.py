@@ -122,7 +122,9 @@ def _plan_text(whole: Suite, where: str) -> str:
         "",
         whole.summary(),
         "",
-        "Times are those of stored rows, measured on a processor with one thread. First comes what teaches most per minute:",
+        "Times are those of stored rows, measured on a processor with one thread. The first cells of a table take longer where "
+        "nothing is cached yet, for they make what the others share.",
+        "First comes what teaches most per minute:",
         *(
             f"  {planned.cell.experiment}: {planned.cell.label}, {duration(planned.seconds)}"
             for planned in whole.missing()[:8]

@@ -281,7 +281,7 @@ def _on_top(
     """What needs no training of its own: a density, and SNGP's last layer, on the features of a network."""
     density = DDU(model).fit(study.train)
     process = SNGP(model).fit(study.train)
-    kept = [model, density.gaussians.means, density.gaussians.factors]
+    kept: list[nn.Module | Tensor] = [model, density.gaussians.means, density.gaussians.factors]
     return [
         Method("DDU", network, "on top", softmax, density, kept, seconds),
         Method("SNGP", network, "on top", softmax, process, [model, process.process], seconds),
