@@ -61,7 +61,7 @@ __all__ = [
 NAME = "out_of_distribution"
 
 VERSION = 5
-"""Of the grid; cells of an older one are computed again."""
+"""Of the grid; cells of an older one are computed again. Controls are one ahead, since they came to have all metrics."""
 
 LIMIT = 2000
 """Known images of one split, drawn at random with a fixed seed from larger ones."""
@@ -85,12 +85,14 @@ class Method:
             if it is ``from_training_images`` as in its paper, else validation images if it ``requires_fit``; and
             training images as the reference if it ``uses_reference``.
         ablation: a variant of another method, of which only the AUROC is kept.
+        control: the same second stage on what a forward pass has; it is measured as the method that must beat it.
     """
 
     name: str
     title: str
     make: Callable[[nn.Module, int], Detector]
     ablation: bool = False
+    control: bool = False
 
 
 def _tuned_odin(model: nn.Module, seed: int) -> Detector:
@@ -172,19 +174,20 @@ _METHODS = (
                 "H on gradients, second half of the tensors",
                 lambda model, seed: detectors.Purview(model, seed=seed, part="second"),
             ),
-            (
-                "control_logits",
-                "Control: H on logits",
-                lambda model, seed: detectors.LogitsControl(model, seed=seed),
-            ),
+        )
+    ),
+    *(
+        Method(name, f"Control: H on {what}", make, control=True)
+        for name, what, make in (
+            ("control_logits", "logits", lambda model, seed: detectors.LogitsControl(model, seed=seed)),
             (
                 "control_penultimate",
-                "Control: H on penultimate features",
+                "penultimate features",
                 lambda model, seed: detectors.PenultimateControl(model, seed=seed),
             ),
             (
                 "control_activations",
-                "Control: H on activation norms",
+                "activation norms",
                 lambda model, seed: detectors.ActivationNormsControl(model, seed=seed),
             ),
         )
@@ -196,8 +199,8 @@ METHODS: Mapping[str, Method] = {method.name: method for method in _METHODS}
 
 
 METRICS = ("auroc", "aupr_out", "aupr_in", "fpr_at_95_tpr_in", "fpr_at_95_tpr_out", "detection_accuracy")
-"""What is measured of the methods of the main table; of ablations, of the open-set protocol and on the second network
-it is the first of them.
+"""What is measured of the methods of the main table and of their controls; of ablations, of the open-set protocol and on the
+second network it is the first of them.
 """
 
 HEADLINE = (
@@ -224,12 +227,18 @@ OPEN_SET = (*HEADLINE, "purview", "control_logits", "control_penultimate", "cont
 def cells(study: str, seeds: Sequence[int]) -> list[Cell]:
     """One cell a network, protocol, method and seed; it meets every shift."""
     network, second = load_study(study).network, SECOND_NETWORK.get(study)
-    main_first = sorted(METHODS, key=lambda name: METHODS[name].ablation)  # for whoever cannot wait for the whole grid
+    # the main table first, for whoever cannot wait for the whole grid
+    main_first = sorted(METHODS, key=lambda name: METHODS[name].ablation or METHODS[name].control)
     grid: list[dict[str, str]] = [{"network": network, "method": name} for name in main_first]
     if second:
         grid += [{"network": second, "method": name} for name in HEADLINE]
     grid += [{"network": network, "method": name, "protocol": "open_set"} for name in OPEN_SET]
-    return [Cell(NAME, study, seed, settings, VERSION) for seed in seeds for settings in grid]
+    return [Cell(NAME, study, seed, settings, _version(settings)) for seed in seeds for settings in grid]
+
+
+def _version(settings: Mapping[str, str]) -> int:
+    control_of_main_table = METHODS[settings["method"]].control and "protocol" not in settings
+    return VERSION + 1 if control_of_main_table else VERSION
 
 
 def compute(cell: Cell, device: torch.device) -> CellResult:
@@ -248,7 +257,7 @@ def compute(cell: Cell, device: torch.device) -> CellResult:
             Measurement(method.name, shift, metric, found[metric], n, seen, network=network, protocol=protocol)
             for metric in (METRICS[:1] if aside else METRICS)
         ]
-        if not aside:
+        if not aside and not method.control:
             prefix = "" if seen == "none" else f"{seen}/{shift}/"
             arrays[f"{prefix}known"] = scores_in.astype(np.float32)
             arrays[shift if seen == "none" else f"{seen}/{shift}"] = scores_out.astype(np.float32)
