@@ -90,9 +90,9 @@ BATCH = 256
 LARGE = ("cifar10", "svhn")
 """Studies that are measured with what ships."""
 FAST = "airbench"
-"""A second kind of network for such a study, where one trains in less than an hour."""
-TOGETHER = 3
-"""How many networks of a large study answer together, and how many are asked alone."""
+"""A second kind of network for such a study, one that trains in less than an hour."""
+TRAININGS = {"resnet20": 3, FAST: 2}
+"""How many networks of each kind are asked alone in a large study, and together."""
 
 # ----------------------------------------------------------------------------------------------------------------------
 # One method measured
@@ -299,10 +299,10 @@ def _alone(study: Study, seed: int, device: torch.device, network: str) -> CellR
 
 def _fast_ensemble(study: Study, device: torch.device) -> CellResult:
     """Networks of another kind that answer together."""
-    members = [study.classifier(FAST, seed=s, device=device) for s in range(TOGETHER)]
+    members = [study.classifier(FAST, seed=s, device=device) for s in range(TRAININGS[FAST])]
     everyone, sets = DeepEnsemble(members).eval(), Sets(study)
     softmax = [_softmax(member) for member in members]
-    found = measure(_together(everyone, softmax, TOGETHER, FAST, None), sets)
+    found = measure(_together(everyone, softmax, len(members), FAST, None), sets)
     return CellResult([*found, *_members(softmax, sets, FAST)])
 
 
@@ -639,7 +639,7 @@ _GROUPS: Mapping[str, Callable[[Study, int, torch.device], CellResult]] = {
 
 
 def cells(study: str, seeds: Sequence[int]) -> list[Cell]:
-    """One cell a seed and group of methods; a large study takes what ships and `FAST` networks, `TOGETHER` of each kind.
+    """One cell a seed and group of methods; a large study takes what ships and some `FAST` networks.
 
     Side by side and one after another is timed on the digits, whose networks are too small to fill a processor.
     """
@@ -650,8 +650,9 @@ def cells(study: str, seeds: Sequence[int]) -> list[Cell]:
     version = {"mnist": 2, "cifar10": 3}.get(study, 1)  # raised where numbers came to be of all test images
     if study in LARGE:
         large = [(0, {"group": "networks"}), (0, {"group": "untrained"})]
-        large += [(seed, {"group": "alone", "network": load_study(study).network}) for seed in range(1, TOGETHER)]
-        large += [(seed, {"group": "alone", "network": FAST}) for seed in range(TOGETHER)]
+        alone = [(network, seed) for network, trainings in TRAININGS.items() for seed in range(trainings)]
+        alone.remove((load_study(study).network, 0))  # it is the first of the networks above
+        large += [(seed, {"group": "alone", "network": network}) for network, seed in alone]
         large += [(0, {"group": "together", "network": FAST})]
         return [Cell(NAME, study, seed, settings, version) for seed, settings in large]
     groups = [(seed, group) for seed in seeds for group in _GROUPS if group != "side by side"]
