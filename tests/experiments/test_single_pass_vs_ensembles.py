@@ -14,6 +14,7 @@ from tutorial_lib.models.predict import predict_logits
 from tutorial_lib.results.published import read_published
 from tutorial_lib.studies import load_study
 from tutorial_lib.training import trained
+from tutorial_lib.uncertainty.class_gaussians import ClassGaussians
 from tutorial_lib.uncertainty.deep_ensemble import DeepEnsemble
 from tutorial_lib.uncertainty.moons import PointsNetwork, fit_points, moved, two_moons
 
@@ -28,7 +29,7 @@ def test_the_grid():
     )
     assert len(experiment.cells("moons", range(2))) == 2 * 7 * 2
     large = experiment.cells("cifar10", range(3))
-    assert len({cell.key for cell in large}) == len(large) == 2 + 2 + 2 + 1
+    assert len({cell.key for cell in large}) == len(large) == 2 + 5 + 4 + 1
     alone = {(c.settings["network"], c.seed) for c in large if c.settings["group"] == "alone"}
     assert alone == {("resnet20", 1), ("resnet20", 2), ("airbench", 0), ("airbench", 1)}
 
@@ -50,6 +51,31 @@ def test_an_ensemble_answers_with_the_mean_of_its_members_and_nobody_is_asked_tw
     assert len(asked) == 3
     experiment._mean(softmax)(images.clone())
     assert len(asked) == 6, "other images are other images, whatever they hold"
+
+
+def test_the_length_of_the_features_by_hand():
+    """Networks of the digits have few features, so that distances can be computed one by one."""
+    study = load_study("digits")
+    cell = experiment.Cell(experiment.NAME, "digits", 0, {"group": "length", "network": "lenet"})
+    found = {(m.method, m.condition): m.value for m in experiment.compute(cell, CPU).measurements}
+    model = study.classifier("lenet", seed=0)
+
+    def lengths(images):
+        return [float(row.norm()) for row in predict_features(model, images)]
+
+    strangers = study.shift("photographs").images
+    known, strange = lengths(study.test.images), lengths(strangers)
+    pairs = [(s < k) + 0.5 * (s == k) for s in strange for k in known]
+    assert found["feature length", "photographs"] == pytest.approx(np.mean(pairs), abs=1e-6)
+    directions = predict_features(model, study.train.images).double()
+    directions = directions / directions.norm(dim=1, keepdim=True)
+    density = ClassGaussians.fit(directions, study.train.labels)
+
+    def unit(images):
+        features = predict_features(model, images).double()
+        return -density.log_density(features / features.norm(dim=1, keepdim=True))
+
+    assert found["DDU", "photographs"] == pytest.approx(auroc(unit(study.test.images), unit(strangers)), abs=1e-6)
 
 
 def test_a_cell_of_the_moons_by_hand(monkeypatch):

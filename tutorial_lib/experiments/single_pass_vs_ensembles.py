@@ -30,6 +30,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -91,6 +92,8 @@ LARGE = ("cifar10", "svhn")
 """Studies that are measured with what ships."""
 FAST = "airbench"
 """A second kind of network for such a study, one that trains in less than an hour."""
+LENGTH, UNIT = "feature length", "on top, features of length one"
+"""Names in rows of two scores that say what a density sees."""
 TRAININGS = {"resnet20": 3, FAST: 2}
 """How many networks of each kind are asked alone in a large study, and together."""
 
@@ -295,6 +298,33 @@ def _alone(study: Study, seed: int, device: torch.device, network: str) -> CellR
     one = Method("one network", network, "", softmax, Entropy(model), [model], None)
     methods, sets = [one, *_on_top(model, softmax, study, network, None)], Sets(study)
     return CellResult([m for method in methods for m in measure(method, sets)])
+
+
+def _length(study: Study, seed: int, device: torch.device, network: str) -> CellResult:
+    """What the length of a network's features says by itself, and a density that cannot see it.
+
+    The features of strangers are short (Dhamija et al., NeurIPS 2018), so they lie in the midst of all clusters, where wide
+    Gaussians find them ordinary; features of length one have no such midst (Müller & Hein, ICML 2025).
+    """
+    model = study.classifier(network, seed=seed, device=device)
+
+    def features(images: Tensor) -> Tensor:
+        return predict_features(model, images).double()
+
+    density = ClassGaussians.fit(F.normalize(features(study.train.images)), study.train.labels)
+    scores: dict[tuple[str, str], Callable[[Tensor], Tensor]] = {
+        (LENGTH, "short is strange"): lambda x: -x.norm(dim=1),
+        ("DDU", UNIT): lambda x: -density.log_density(F.normalize(x)),
+    }
+    sets = Sets(study)
+    known = features(sets.known)
+    found = []
+    for condition, images in sets.strange.items():
+        strange = features(images)
+        for (method, variant), score in scores.items():
+            value, n = auroc(score(known), score(strange)), len(known) + len(strange)
+            found.append(Measurement(method, condition, "auroc_epistemic", value, n, network=network, variant=variant))
+    return CellResult(found)
 
 
 def _fast_ensemble(study: Study, device: torch.device) -> CellResult:
@@ -636,6 +666,10 @@ _GROUPS: Mapping[str, Callable[[Study, int, torch.device], CellResult]] = {
     "ambiguous": _ambiguous,
     "side by side": _side_by_side,
 }
+_OF_ONE_NETWORK: Mapping[str, Callable[[Study, int, torch.device, str], CellResult]] = {
+    "alone": _alone,
+    "length": _length,
+}
 
 
 def cells(study: str, seeds: Sequence[int]) -> list[Cell]:
@@ -651,6 +685,7 @@ def cells(study: str, seeds: Sequence[int]) -> list[Cell]:
     if study in LARGE:
         large = [(0, {"group": "networks"}), (0, {"group": "untrained"})]
         alone = [(network, seed) for network, trainings in TRAININGS.items() for seed in range(trainings)]
+        large += [(seed, {"group": "length", "network": network}) for network, seed in alone]
         alone.remove((load_study(study).network, 0))  # it is the first of the networks above
         large += [(seed, {"group": "alone", "network": network}) for network, seed in alone]
         large += [(0, {"group": "together", "network": FAST})]
@@ -665,8 +700,8 @@ def compute(cell: Cell, device: torch.device) -> CellResult:
     if cell.study == "moons":
         return _moons(cell)
     study, group = load_study(cell.study), str(cell.settings["group"])
-    if group == "alone":
-        return _alone(study, cell.seed, device, str(cell.settings["network"]))
+    if group in _OF_ONE_NETWORK:
+        return _OF_ONE_NETWORK[group](study, cell.seed, device, str(cell.settings["network"]))
     if group == "together":
         return _fast_ensemble(study, device)
     return _GROUPS[group](study, cell.seed, device)
@@ -697,7 +732,9 @@ def _methods_table(rows: Sequence[Row]) -> str:
     )
     body = []
     for method, network, variant in dict.fromkeys(
-        (row.method, row.network, row.variant) for row in rows if row.metric == "accuracy"
+        (row.method, row.network, row.variant)
+        for row in rows
+        if row.metric == "accuracy" or row.method == LENGTH or row.variant == UNIT
     ):
         mine = [row for row in rows if (row.method, row.network, row.variant) == (method, network, variant)]
 
