@@ -10,7 +10,7 @@ from tutorial_lib.experiments import single_pass_vs_ensembles as experiment
 from tutorial_lib.experiments.single_pass_vs_ensembles import over_seeds, stored
 from tutorial_lib.metrics import auroc
 from tutorial_lib.models import build
-from tutorial_lib.models.predict import predict_logits
+from tutorial_lib.models.predict import predict_features, predict_logits
 from tutorial_lib.results.published import read_published
 from tutorial_lib.studies import load_study
 from tutorial_lib.training import trained
