@@ -63,9 +63,11 @@ from tutorial_lib.uncertainty.spectral import bound_spectral_norms
 
 __all__ = [
     "EXPERIMENT",
+    "LENGTH",
     "MEMBERS",
     "PENALTIES",
     "POINTS",
+    "UNIT",
     "dropout_everywhere",
     "over_seeds",
     "stored",
