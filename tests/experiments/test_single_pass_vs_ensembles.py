@@ -179,25 +179,67 @@ def test_what_is_at_hand_is_not_trained():
     assert not trained.is_at_hand(digits, "lenet", 987654)
 
 
-def test_on_photographs_three_networks_are_right_more_often_and_one_pair_is_not_all_strangers():
-    """What chapters 2 and 3 say of the networks that ship."""
+# CIFAR-10: what chapters 2 and 3 say of the networks that ship and of a fast one, of every training
 
-    def value(method, metric, condition="known"):
-        (row,) = stored("cifar10", method=method, metric=metric, condition=condition)
-        return row.value
 
-    assert value("ensemble of 3", "accuracy") > value("one network", "accuracy")
-    assert value("ensemble of 3", "nll") < value("one network", "nll")
-    assert value("ensemble of 3", "ece") < value("one network", "ece") - 0.01
+def test_several_networks_on_photographs_as_chapter_2_says():
     assert {row.n for row in stored("cifar10", metric="ece", condition="known")} == {10_000}
-    assert value("ensemble of 3", "ece", "noise/3") < value("one network", "ece", "noise/3") - 0.03
-    told = {}
-    for row in stored("cifar10", metric="auroc_epistemic"):
-        if row.condition != "ambiguous":
-            told.setdefault(row.method, {})[row.condition] = row.value
-    mean = {method: np.mean(list(kinds.values())) for method, kinds in told.items()}
-    assert told["DDU"]["svhn"] > told["one network"]["svhn"] + 0.02
-    assert mean["DDU"] < mean["one network"] - 0.03 and mean["SNGP"] > mean["one network"]
+    for network, together, better_calibrated in (
+        ("resnet20", "ensemble of 3", True),
+        ("airbench", "ensemble of 2", False),
+    ):
+
+        def several_less_one(metric, condition="known", network=network, together=together):
+            which = {"network": network, "metric": metric, "condition": condition}
+            (several,) = over_seeds("cifar10", method=together, **which)
+            return several - np.mean(over_seeds("cifar10", method="one network", **which))
+
+        assert several_less_one("accuracy") > 0.005 and several_less_one("nll") < -0.01
+        assert (several_less_one("ece") < 0) == better_calibrated and abs(several_less_one("ece")) > 0.01
+        assert several_less_one("ece", "noise/3") < -0.03
+
+
+def told_on_photographs(network, method, variant="", metric="auroc_epistemic", only=None):
+    """AUROC of each training, on one kind or in the mean over all."""
+    kinds = {row.condition for row in stored("cifar10", metric="auroc_entropy", method="one network")} - {"ambiguous"}
+    assert len(kinds) == 10
+    which = {"network": network, "method": method, "variant": variant, "metric": metric}
+    return np.mean([over_seeds("cifar10", condition=kind, **which) for kind in ([only] if only else kinds)], axis=0)
+
+
+def test_a_density_turns_round_on_another_network_as_chapter_3_says():
+    entropy, density, unit, length, process = (
+        {network: told_on_photographs(network, *which) for network in ("resnet20", "airbench")}
+        for which in (
+            ("one network", "", "auroc_entropy"),
+            ("DDU", "on top"),
+            ("DDU", experiment.UNIT),
+            (experiment.LENGTH, "short is strange"),
+            ("SNGP", "on top"),
+        )
+    )
+    assert {network: len(found) for network, found in density.items()} == {"resnet20": 3, "airbench": 2}
+    three = told_on_photographs("resnet20", "ensemble of 3", metric="auroc_entropy")
+
+    numbers = told_on_photographs("resnet20", "DDU", "on top", only="svhn")
+    of_three = told_on_photographs("resnet20", "ensemble of 3", metric="auroc_entropy", only="svhn")
+    of_one = told_on_photographs("resnet20", "one network", metric="auroc_entropy", only="svhn")
+    assert numbers.min() > of_three.max() > of_one.max()
+    assert (density["resnet20"] < entropy["resnet20"] - 0.03).all()
+
+    assert told_on_photographs("airbench", "DDU", "on top", only="svhn").max() < 0.4
+    assert density["airbench"].max() < 0.5
+    assert (np.abs(length["airbench"] - entropy["airbench"]) < 0.02).all()
+    for network in ("resnet20", "airbench"):
+        assert (unit[network] > density[network] + 0.05).all()
+
+    assert unit["resnet20"].min() > max(three.max(), process["resnet20"].max())
+    assert (entropy["airbench"] > np.maximum(unit["airbench"], process["airbench"])).all()
+    assert told_on_photographs("resnet20", "DDU", "untrained") < density["resnet20"].min() - 0.05
+    assert told_on_photographs("resnet20", "DDU", "untrained", only="svhn") < 0.5
+    accuracy = {"metric": "accuracy", "condition": "known", "method": "one network"}
+    fast, small = (over_seeds("cifar10", network=network, **accuracy) for network in ("airbench", "resnet20"))
+    assert min(fast) > max(small)
 
 
 # MNIST: what chapters 2 and 3 say of it, one test for each of them.
